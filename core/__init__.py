@@ -1,0 +1,1 @@
+"""Floor 0: errors, protocols, safe tensor files. Knows neither models nor hosts."""

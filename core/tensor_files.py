@@ -1,0 +1,169 @@
+"""Reads weight files without running what is in them, and writes safetensors whole or not at all."""
+
+import json
+import os
+import pickle
+import pickletools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import CheckpointError, some
+
+PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
+METADATA_KEY = "motiongraft"
+CONTAINERS = ("state_dict", "module", "model")
+"""Outer dictionaries that published files wrap their tensors in.
+
+Source: `state_dict` guoyww/AnimateDiff train.py; `module` Kosinkadink/ComfyUI-AnimateDiff-Evolved, motion_module_ad.py.
+"""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The tensors of one file, by name, and what the file says about itself."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=lambda: {})
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """All tensors of a safetensors or PyTorch file, on the CPU; pickled code is refused, never run.
+
+    Raises: CheckpointError if the file is missing, truncated, of another format, or holds more than data.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.name}: the file is no longer at {path}. Restore it, or refresh the node and choose another file."
+        )
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        return TensorFile(path, _read_pickle(path))
+    return _read_safetensors(path)
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Names and shapes, and MotionGraft's metadata, of a safetensors file, without reading its weights.
+
+    Raises: CheckpointError if the file is not whole safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            return shapes, _metadata(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise _not_safetensors(path, error) from error
+
+
+def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write safetensors with our metadata; readers see the old file or the whole new one, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, {"format": "pt", METADATA_KEY: json.dumps(dict(metadata))})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read_safetensors(path: Path) -> TensorFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = _metadata(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise _not_safetensors(path, error) from error
+    return TensorFile(path, tensors, metadata)
+
+
+def _metadata(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
+    text = (header or {}).get(METADATA_KEY, "{}")
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise CheckpointError(
+            f"{path.name}: its `{METADATA_KEY}` metadata should be a JSON object and is not. Save the file again."
+        )
+    return cast(dict[str, Any], parsed)
+
+
+def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name}: expected a whole safetensors file, found {path.stat().st_size:,} bytes that are not one "
+        f"({error}). The download may be incomplete or the file renamed; download it again."
+    )
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        raise (_unsafe_pickle(path) if _is_pickle(path) else _damaged_pickle(path)) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged_pickle(path) from error
+    return _tensors_of(path, content)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _unsafe_pickle(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name}: refused, because besides weights it holds code that would run on loading; nothing was run. "
+        "Get the file as .safetensors, or from a source you trust with weights alone."
+    )
+
+
+def _damaged_pickle(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name}: expected a whole PyTorch file, found {path.stat().st_size:,} bytes that cannot be read as one. "
+        "The download may be incomplete or the file renamed; download it again."
+    )
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the bytes form a pickle at all, told by its opcodes without running them."""
+    if _is_zip(path):
+        return True
+    with path.open("rb") as file:
+        try:
+            return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(file))
+        except ValueError:
+            return False
+
+
+def _tensors_of(path: Path, content: object) -> dict[str, Tensor]:
+    while isinstance(content, dict):
+        named = cast(dict[object, object], content)
+        inner = next((named[name] for name in CONTAINERS if isinstance(named.get(name), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path.name}: expected named tensors, found {type(content).__name__}. Choose a motion file."
+        )
+    named = cast(dict[object, object], content)
+    tensors = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"{path.name}: holds no tensors, only {some(sorted(map(str, named)))}. Choose a motion file."
+        )
+    return tensors
