@@ -1,0 +1,184 @@
+"""From the tensors of a file to a motion module, or to an error that names what does not fit."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import CheckpointError, some
+from ..core.file_kinds import MOTION_MODULE, classify
+from ..core.protocols import Operations
+from ..core.tensor_files import TensorFile
+from .keys import ADDRESS, fuse_qkv, split_qkv, strip_prefixes
+from .module import MotionModule
+from .positions import sinusoidal_positions
+from .spec import MotionModuleSpec
+from .transformer import NUM_GROUPS
+
+log = logging.getLogger(__name__)
+
+ASSUMED_POSITIONS = 32
+"""Positions of v2, v3 and SDXL beta, made for files that store none. Source: configs/inference/inference-v2.yaml."""
+
+_WIDTH = ".norm.weight"
+_TABLE = ".pos_encoder.pe"
+_BLOCK = re.compile(r"\.attention_blocks\.(\d+)\.")
+
+
+def motion_tensors(file: TensorFile) -> dict[str, Tensor]:
+    """The file's motion tensors under canonical names: published ones, with q, k and v fused.
+
+    Raises: CheckpointError if the file is of another kind, or lacks what a motion module must have.
+    """
+    kind = classify(file.tensors)
+    if kind is not MOTION_MODULE:
+        raise CheckpointError(f"{file.name}: expected a motion module, found {kind.description}. {kind.remedy}")
+    names = {strip_prefixes(name): tensor for name, tensor in file.tensors.items()}
+    motion = {name: tensor for name, tensor in names.items() if ADDRESS.match(name)}
+    if not motion:
+        raise CheckpointError(
+            f"{file.name}: its motion tensors are named in a layout that MotionGraft does not read yet "
+            f"({some(sorted(names)[:2])}). Use the file in AnimateDiff's own layout."
+        )
+    return fuse_qkv(motion)
+
+
+def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str) -> MotionModuleSpec:
+    """The shape and norms of a motion module, from MotionGraft's metadata where there is any, else from its tensors.
+
+    Raises: CheckpointError if blocks are missing or the metadata contradicts the tensors.
+    """
+    shape = _shape_of(tensors, name)
+    saved = metadata.get("spec")
+    trained = _saved_norms(cast(dict[str, Any], saved), name) if isinstance(saved, dict) else _published_norms(shape, name)
+    spec = MotionModuleSpec(**{**trained, **shape})
+    _check_widths(spec, name)
+    return spec
+
+
+def build(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: str, operations: Operations = nn) -> MotionModule:
+    """A motion module that holds exactly these tensors.
+
+    Raises: CheckpointError if a tensor is missing, left over, of another shape, or not finite.
+    """
+    check_tensors(spec, tensors, name)
+    module = MotionModule(spec, operations)
+    module.load_state_dict(with_positions(spec, tensors))
+    return module
+
+
+def check_tensors(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raises: CheckpointError unless the tensors are exactly those of the spec, and all finite."""
+    with torch.device("meta"):
+        expected = MotionModule(spec).state_dict()
+    missing = [key for key in expected if key not in tensors and not key.endswith(_TABLE)]
+    left_over = [key for key in tensors if key not in expected]
+    if missing or left_over:
+        raise CheckpointError(_unmatched(name, missing, left_over))
+    misfits = [key for key, tensor in tensors.items() if tensor.shape != expected[key].shape]
+    if misfits:
+        key = misfits[0]
+        raise CheckpointError(
+            f"{name}: {key} should be {list(expected[key].shape)} and is {list(tensors[key].shape)} "
+            f"({len(misfits)} tensors differ in shape). The file is damaged or not a motion module of AnimateDiff's design."
+        )
+    broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"{name}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, first {broken[0]}. "
+            "Every frame would be noise; get the file again, or use an earlier checkpoint of the training run."
+        )
+
+
+def with_positions(spec: MotionModuleSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with sinusoidal position tables where the file stores none."""
+    made = {
+        f"{address.prefix}.transformer_blocks.0.attention_blocks.{block}{_TABLE}": sinusoidal_positions(
+            spec.num_positions, channels
+        )
+        for address, channels in spec.sites()
+        for block in range(spec.num_attention_blocks)
+    }
+    return {**made, **tensors}
+
+
+def saved_form(module: MotionModule) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors under published names, and the metadata that lets `read_spec` know this module exactly."""
+    return split_qkv(module.state_dict()), {"kind": MOTION_MODULE.name, "spec": asdict(module.spec)}
+
+
+def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    """The fields of the spec that stand in the tensors themselves."""
+    widths = {"down_blocks": dict[int, int](), "up_blocks": dict[int, int](), "mid_block": dict[int, int]()}
+    layers = 0
+    for key, tensor in tensors.items():
+        place = ADDRESS.match(key)
+        if place and key.endswith(".temporal_transformer" + _WIDTH):
+            part, level, layer = place[1] or "mid_block", int(place[2] or 0), int(place[3])
+            widths[part][level] = tensor.shape[0]
+            layers = max(layers, layer + 1) if part == "down_blocks" else layers
+    for part in ("down_blocks", "up_blocks"):
+        if sorted(widths[part]) != list(range(len(widths[part]))) or not widths[part]:
+            raise CheckpointError(
+                f"{name}: expected {part} 0 to 3 (SD 1.5) or 0 to 2 (SDXL), found {sorted(widths[part])}. "
+                "The file holds part of a motion module; get the whole one."
+            )
+    blocks = [int(block[1]) for key in tensors if (block := _BLOCK.search(key))]
+    tables = [tensor.shape[1] for key, tensor in tensors.items() if key.endswith(_TABLE)]
+    return {
+        "down_channels": tuple(width for _, width in sorted(widths["down_blocks"].items())),
+        "up_channels": tuple(width for _, width in sorted(widths["up_blocks"].items())),
+        "middle_channels": widths["mid_block"].get(0),
+        "layers_per_block": layers,
+        "num_attention_blocks": 1 + max(blocks, default=-1),
+        "num_positions": min(tables) if tables else ASSUMED_POSITIONS,
+    }
+
+
+def _published_norms(shape: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Generation and norm modes of a file without our metadata, told by what only that generation has.
+
+    Source: the norm modes are those of guoyww/AnimateDiff inference-v1.yaml, -v2.yaml, -v3.yaml and branch `sdxl`;
+    only v1 has 24 positions and no middle block.
+    """
+    if len(shape["down_channels"]) == 3:
+        return {"generation": "sdxl-beta", "motion_norm_over_frames": True, "beta_schedule": "sdxl-beta"}
+    if shape["middle_channels"] is not None:
+        return {"generation": "v2"}
+    if shape["num_positions"] == 24:
+        return {"generation": "v1", "base_norms_over_frames": True}
+    if shape["num_positions"] != 32:
+        log.warning("%s: no metadata and %d positions; taken as v3 (norms frame by frame)", name, shape["num_positions"])
+    return {"generation": "v3"}
+
+
+def _saved_norms(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What our metadata says beyond the tensors' shapes, each value of the type that the spec declares."""
+    defaults = {field.name: field.default for field in fields(MotionModuleSpec) if field.default is not MISSING}
+    known = {key: value for key, value in saved.items() if key in {"generation", *defaults}}
+    wrong = [key for key, value in known.items() if type(value) is not type(defaults.get(key, ""))]
+    if wrong or "generation" not in known:
+        raise CheckpointError(
+            f"{name}: its MotionGraft metadata is incomplete or edited ({some(wrong) or 'generation is missing'}). "
+            "Save the module again, or use a copy that was not edited."
+        )
+    return known
+
+
+def _check_widths(spec: MotionModuleSpec, name: str) -> None:
+    for address, channels in spec.sites():
+        if spec.num_heads < 1 or channels % NUM_GROUPS or channels % spec.num_heads:
+            raise CheckpointError(
+                f"{name}: {address.prefix} is {channels} wide; expected a multiple of {NUM_GROUPS} groups and of "
+                f"{spec.num_heads} heads. The file is damaged or not a motion module of AnimateDiff's design."
+            )
+
+
+def _unmatched(name: str, missing: list[str], left_over: list[str]) -> str:
+    found = [f"{len(missing)} tensors are missing ({some(missing[:2])})"] if missing else []
+    found += [f"{len(left_over)} are not part of one ({some(left_over[:2])})"] if left_over else []
+    return f"{name}: not a whole motion module: {' and '.join(found)}. Get the file again, or choose another."

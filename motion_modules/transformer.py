@@ -1,0 +1,101 @@
+"""The temporal transformer: norm, project in, attend over time, feed forward, project out, add."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.protocols import Operations
+from .attention import TemporalSelfAttention, zero_parameters
+from .frames import norm_over_frames
+
+NUM_GROUPS = 32
+GROUP_NORM_EPS = 1e-6
+"""Source: guoyww/AnimateDiff motion_module.py, `TemporalTransformer3DModel.norm`."""
+
+
+class GatedProjection(nn.Module):
+    """Half of the projection, gated by the GELU of the other half (GEGLU).
+
+    Source: arXiv 2002.05202 section 2.
+    """
+
+    def __init__(self, channels: int, inner: int, operations: Operations):
+        super().__init__()
+        self.proj = operations.Linear(channels, 2 * inner)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Shapes: `n t c` -> `n t inner`."""
+        value, gate = self.proj(tokens).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Two layers, four times as wide between them. `net.1` is the published dropout of 0, without weights."""
+
+    def __init__(self, channels: int, operations: Operations):
+        super().__init__()
+        expand = GatedProjection(channels, 4 * channels, operations)
+        self.net = nn.Sequential(expand, nn.Identity(), operations.Linear(4 * channels, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Shapes: `n t c` -> `n t c`."""
+        return self.net(tokens)
+
+
+class TemporalTransformerBlock(nn.Module):
+    """Temporal self-attentions and a feed-forward layer, each behind a LayerNorm and added to the stream."""
+
+    def __init__(self, channels: int, num_positions: int, num_attention_blocks: int, num_heads: int, operations: Operations):  # fmt: skip
+        super().__init__()
+        blocks = range(num_attention_blocks)
+        self.attention_blocks = nn.ModuleList(
+            TemporalSelfAttention(channels, num_positions, num_heads, operations) for _ in blocks
+        )
+        self.norms = nn.ModuleList(operations.LayerNorm(channels) for _ in blocks)
+        self.ff = FeedForward(channels, operations)
+        self.ff_norm = operations.LayerNorm(channels)
+
+    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Shapes: tokens `(b f) n c` -> `(b f) n c`."""
+        for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
+            tokens = tokens + attention(norm(tokens), num_frames)
+        return tokens + self.ff(self.ff_norm(tokens))
+
+
+class TemporalTransformer(nn.Module):
+    """What is spliced behind one spatial block of the UNet."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_positions: int,
+        num_attention_blocks: int = 2,
+        num_heads: int = 8,
+        norm_over_frames: bool = False,
+        operations: Operations = nn,
+    ):
+        super().__init__()
+        self.norm_over_frames = norm_over_frames
+        self.norm = operations.GroupNorm(NUM_GROUPS, channels, eps=GROUP_NORM_EPS)
+        self.proj_in = operations.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalTransformerBlock(channels, num_positions, num_attention_blocks, num_heads, operations)]
+        )
+        self.proj_out = operations.Linear(channels, channels)
+
+    def zero_output(self) -> None:
+        """Make the transformer an exact identity, as training starts it. Source: arXiv 2307.04725 section 4.2."""
+        zero_parameters(cast(nn.Module, self.proj_out))
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """The features with motion added; tokens keep one layout from `proj_in` to `proj_out`.
+
+        Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
+        Source: arXiv 2307.04725 section 4.2 and figure 3.
+        """
+        h = norm_over_frames(self.norm, x, num_frames) if self.norm_over_frames else self.norm(x)
+        h = self.proj_in(h.flatten(2).transpose(1, 2).contiguous())
+        for block in self.transformer_blocks:
+            h = block(h, num_frames)
+        return x + self.proj_out(h).transpose(1, 2).unflatten(2, x.shape[2:])

@@ -1,0 +1,1 @@
+"""What several test folders share: references to compare with, and random weights."""

@@ -1,0 +1,207 @@
+"""Specs read off tensors, tensors under their published names, and files that do not fit."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from motiongraft.core.errors import CheckpointError
+from motiongraft.core.tensor_files import TensorFile, read_tensor_file, write_tensor_file
+from motiongraft.motion_modules.keys import fuse_qkv, split_qkv, strip_prefixes
+from motiongraft.motion_modules.load import build, motion_tensors, read_spec, saved_form
+from motiongraft.motion_modules.module import MotionModule
+from motiongraft.tests.helpers.random_modules import random_module, toy_spec
+
+GENERATIONS = ["v1", "v2", "v3", "sdxl-beta"]
+NUM_TENSORS = {"v1": 560, "v2": 588, "v3": 560, "sdxl-beta": 420}
+"""Source: tensor counts of the published files, guoyww/AnimateDiff."""
+PUBLISHED_PARAMETERS = {"v1": 417_137_600, "v2": 453_209_280, "v3": 417_137_600, "sdxl-beta": 236_779_200}
+"""Source: sizes of the published files less their position tables."""
+
+
+def official(spec, seed=0):
+    """A random module's tensors as a published file holds them."""
+    return split_qkv(random_module(spec, seed).state_dict())
+
+
+def as_file(tensors, metadata=None, name="file.safetensors"):
+    return TensorFile(Path(name), tensors, metadata or {})
+
+
+def load(file):
+    tensors = motion_tensors(file)
+    return build(read_spec(tensors, file.metadata, file.name), tensors, file.name)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_spec_is_read_off_a_published_file(generation):
+    spec = toy_spec(generation)
+    assert load(as_file(official(spec))).spec == spec
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_names_and_sizes_are_the_published_ones(generation):
+    spec = toy_spec(generation)
+    assert len(official(spec)) == NUM_TENSORS[generation]
+    real = (320, 640, 1280) if generation == "sdxl-beta" else (320, 640, 1280, 1280)
+    middle = None if spec.middle_channels is None else 1280
+    spec = toy_spec(generation, middle_channels=middle)
+    spec = type(spec)(**{**vars(spec), "down_channels": real, "up_channels": real[::-1]})
+    with torch.device("meta"):
+        module = MotionModule(spec)
+    assert sum(parameter.numel() for parameter in module.parameters()) == PUBLISHED_PARAMETERS[generation]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_saved_file_loads_as_the_same_module(tmp_path, generation):
+    spec = toy_spec(generation, num_positions=16, trained_frames=12, num_heads=4)
+    module = random_module(spec)
+    tensors, metadata = saved_form(module)
+    write_tensor_file(tmp_path / "saved.safetensors", tensors, metadata)
+    again = load(read_tensor_file(tmp_path / "saved.safetensors"))
+    assert again.spec == spec
+    assert all(torch.equal(tensor, module.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_fuse_and_split_are_inverse():
+    tensors = official(toy_spec())
+    again = split_qkv(fuse_qkv(tensors))
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "unet.", "module.unet."])
+def test_trainer_prefixes_are_ignored(prefix):
+    tensors = {prefix + name: tensor for name, tensor in official(toy_spec()).items()}
+    assert load(as_file(tensors)).spec == toy_spec()
+
+
+def test_only_leading_prefixes_are_stripped():
+    assert strip_prefixes("module.down_blocks.0.module.x") == "down_blocks.0.module.x"
+
+
+def test_whole_unet_of_the_official_trainer_gives_its_motion_module():
+    """The trainer saves every UNet weight behind `module.`, and no positions."""
+    tensors = {f"module.{name}": tensor for name, tensor in official(toy_spec()).items() if not name.endswith(".pe")}
+    tensors["module.down_blocks.0.resnets.0.conv1.weight"] = torch.zeros(32, 32, 3, 3)
+    module = load(as_file(tensors))
+    assert torch.equal(module.state_dict().keys() and module.down_blocks[0].motion_modules[0].temporal_transformer
+                       .transformer_blocks[0].attention_blocks[0].pos_encoder.pe,
+                       random_module(toy_spec()).down_blocks[0].motion_modules[0].temporal_transformer
+                       .transformer_blocks[0].attention_blocks[0].pos_encoder.pe)  # fmt: skip
+
+
+def test_edited_position_tables_are_kept():
+    tensors = official(toy_spec())
+    key = next(name for name in tensors if name.endswith(".pe"))
+    tensors[key] = tensors[key] + 1
+    assert torch.equal(load(as_file(tensors)).state_dict()[key], tensors[key])
+
+
+def test_module_of_unusual_length_is_v3_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        spec = load(as_file(official(toy_spec(num_positions=16)), name="mine.safetensors")).spec
+    assert spec.generation == "v3"
+    assert not spec.base_norms_over_frames
+    assert "mine.safetensors" in caplog.text
+
+
+def test_zeroed_module_is_the_same_class_and_the_identity():
+    module = random_module(toy_spec("v2"))
+    module.zero_outputs()
+    for address, channels in module.spec.sites():
+        x = torch.randn(4, channels, 2, 2)
+        assert torch.equal(module(x, address, 4), x)
+
+
+def drop(tensors):
+    del tensors["up_blocks.1.motion_modules.2.temporal_transformer.proj_in.weight"]
+
+
+def drop_level(tensors):
+    for name in [name for name in tensors if name.startswith("down_blocks.2.")]:
+        del tensors[name]
+
+
+def add(tensors):
+    tensors["down_blocks.0.motion_modules.0.temporal_transformer.surprise.weight"] = torch.zeros(2)
+
+
+def reshape(tensors):
+    tensors["up_blocks.1.motion_modules.2.temporal_transformer.proj_in.weight"] = torch.zeros(128, 64)
+
+
+def lose_query(tensors):
+    del tensors["up_blocks.1.motion_modules.2.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight"]
+
+
+def spoil(tensors):
+    tensors["up_blocks.1.motion_modules.2.temporal_transformer.proj_in.weight"][3, 4] = float("nan")
+
+
+def narrow(tensors):
+    for name in list(tensors):
+        if name.startswith("down_blocks.0.") and name.endswith("temporal_transformer.norm.weight"):
+            tensors[name] = torch.ones(20)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop, "1 tensors are missing"),
+        (drop_level, r"found \[0, 1, 3\]"),
+        (add, "surprise"),
+        (reshape, r"should be \[128, 128\] and is \[128, 64\]"),
+        (lose_query, "to_qkv"),
+        (spoil, "NaN or infinity"),
+        (narrow, "20 wide"),
+    ],
+)
+def test_damage_is_named_in_three_sentences_at_most(damage, words):
+    tensors = official(toy_spec())
+    damage(tensors)
+    with pytest.raises(CheckpointError, match=words) as error:
+        load(as_file(tensors, name="broken.safetensors"))
+    assert "broken.safetensors" in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, "generation"),
+        ({"generation": "v3", "num_heads": "eight"}, "num_heads"),
+        ({"generation": "v3", "num_heads": 7}, "7 heads"),
+        ({"generation": "v3", "num_heads": 0}, "heads"),
+    ],
+)
+def test_edited_metadata_is_refused(spec, words):
+    with pytest.raises(CheckpointError, match=words):
+        load(as_file(official(toy_spec()), {"spec": spec}))
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "a LoRA for the base model"),
+        (["down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"], "domain adapter"),
+        (["control_model.input_blocks.0.0.weight"], "ControlNet"),
+        (["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"], "a ControlNet"),
+        (["controlnet_cond_embedding.weight", "down_blocks.0.motion_modules.0.x"], "SparseCtrl"),
+        (["model.diffusion_model.input_blocks.0.0.weight", "cond_stage_model.x"], "a whole base model"),
+        (["down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.processor."
+          "to_q_lora.down.weight"], "a MotionLoRA"),
+        (["double_blocks.0.img_attn.qkv.weight"], "a base UNet"),
+        (["something"], "not a kind of file"),
+    ],
+)  # fmt: skip
+def test_other_kinds_of_file_are_named(names, kind):
+    with pytest.raises(CheckpointError, match=kind):
+        motion_tensors(as_file({name: torch.zeros(1) for name in names}))
+
+
+def test_other_layouts_are_refused_by_name():
+    tensors = {"down_blocks.0.temporal_attentions.0.norm.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="layout that MotionGraft does not read yet"):
+        motion_tensors(as_file(tensors))
