@@ -1,0 +1,1 @@
+"""Floor 1: low-rank changes to attention weights, and the files they come in. Torch only."""
