@@ -1,0 +1,58 @@
+"""Settings of overlapping context windows, by which a clip of any length is sampled in pieces."""
+
+from dataclasses import dataclass
+
+from ..core.errors import SettingsError
+
+SCHEDULES = ("uniform", "static", "looped", "batched")
+FUSE_METHODS = ("pyramid", "flat", "overlap-linear", "relative")
+
+
+@dataclass(frozen=True)
+class ContextWindowSettings:
+    """A checked set of window settings.
+
+    Raises: SettingsError where two settings exclude each other.
+    """
+
+    length: int = 16
+    """Frames in a window; a clip that is no longer runs whole."""
+    overlap: int = 4
+    """Frames that a window shares with the next."""
+    stride: int = 1
+    """1: neighbouring frames only; n: also windows that take every 2nd, 4th, … up to every 2^(n-1)th frame."""
+    schedule: str = "uniform"
+    fuse: str = "pyramid"
+    closed_loop: bool = False
+    """The last frame meets the first."""
+    freenoise: bool = True
+    """Later windows get the first window's noise, shuffled, so that they stay one scene (arXiv 2310.15169)."""
+
+    def __post_init__(self):
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("fuse", self.fuse, FUSE_METHODS)
+        if self.length < 2 or self.stride < 1 or self.overlap < 0:
+            raise SettingsError(
+                f"a context window needs length 2 or more, stride 1 or more, overlap 0 or more; found length {self.length}, "
+                f"stride {self.stride}, overlap {self.overlap}. Length 16, overlap 4, stride 1 suit most modules."
+            )
+        if self.overlap >= self.length:
+            raise SettingsError(
+                f"overlap {self.overlap} must be smaller than length {self.length}, or the windows never advance. "
+                f"Set overlap to {self.length // 4}."
+            )
+        if self.closed_loop and self.schedule != "looped":
+            raise SettingsError(
+                f"closed_loop needs windows that run over the end, and schedule {self.schedule} has none. "
+                "Set schedule to looped, or closed_loop to false."
+            )
+        if self.fuse == "relative" and self.schedule == "looped":
+            raise SettingsError(
+                "fuse relative measures the distance to a window's middle, which a window over the end does not have. "
+                "With schedule looped, set fuse to pyramid or flat."
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name} should be one of {', '.join(choices)}, found {value}. Choose one of these.")
