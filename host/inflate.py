@@ -1,0 +1,60 @@
+"""InflateModel: a clone of a model whose UNet knows time."""
+
+import logging
+
+from comfy.model_patcher import ModelPatcher
+
+from ..core.errors import IncompatibleModelError
+from .memory import budget_motion_memory
+from .motion_modules import LoadedMotionModule
+from .noise_schedule import set_beta_schedule
+from .splice import STATE, Splice
+from .unet import find_places, last_place
+
+log = logging.getLogger(__name__)
+
+
+def inflate_model(model: ModelPatcher, motion: LoadedMotionModule, beta_schedule: str) -> ModelPatcher:
+    """A clone of the model that animates batches of frames; the model itself stays as it is.
+
+    Raises: IncompatibleModelError if the motion module was made for another base model.
+    """
+    unet = model.get_model_object("diffusion_model")
+    places = find_places(model, motion.spec, motion.name)
+    if motion.spec.base_norms_over_frames:
+        _check_plain_resblocks(model, motion)
+    inflated = model.clone()
+    motion = _with_weights_of_its_own(inflated, motion)
+    splice = Splice(_next_key(inflated), motion.name, motion.spec, places, last_place(unet))
+    splice.attach(inflated, motion.patcher)
+    budget_motion_memory(inflated, splice)
+    set_beta_schedule(inflated, beta_schedule, motion.spec.beta_schedule, motion.name)
+    log.info("%s: %d temporal transformers (%s) in %s", motion.name, len(places), motion.spec.generation, splice.key)
+    return inflated
+
+
+def splice_keys(model: ModelPatcher) -> list[str]:
+    """The keys of the motion modules in a model, in the order in which they were applied."""
+    return [key for key in model.additional_models if key.startswith(f"{STATE}.")]
+
+
+def _next_key(model: ModelPatcher) -> str:
+    return f"{STATE}.{len(splice_keys(model))}"
+
+
+def _with_weights_of_its_own(model: ModelPatcher, motion: LoadedMotionModule) -> LoadedMotionModule:
+    """The module, on a copy of its weights if the model holds the same ones already, perhaps under other patches."""
+    present = [patcher for key in splice_keys(model) for patcher in model.get_additional_models_with_key(key)]
+    shared = any(patcher.model is motion.patcher.model for patcher in present)
+    return motion.with_own_weights() if shared else motion
+
+
+def _check_plain_resblocks(model: ModelPatcher, motion: LoadedMotionModule) -> None:
+    """The frame-wide norms of v1 are computed for the ResBlocks of SD 1.5, which neither resample nor rescale."""
+    unet = model.get_model_object("diffusion_model")
+    special = ("updown", "use_scale_shift_norm", "exchange_temb_dims", "skip_t_emb")
+    if any(getattr(layer, name, False) for layer in unet.modules() for name in special):
+        raise IncompatibleModelError(
+            f"{motion.name} needs norms over all frames, and this model's ResBlocks are not those of SD 1.5. "
+            "Use a v2 or v3 motion module."
+        )

@@ -1,0 +1,87 @@
+"""Low-rank changes through ComfyUI's own weight patches: kept thin, composed, offloaded and removed by it."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import comfy.lora
+import comfy.utils
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core.errors import IncompatibleModelError
+from ..core.tensor_files import TensorFile
+from ..lora.domain_adapter import check_domain_adapter
+from ..lora.low_rank import LowRank
+from ..lora.motion_lora import MotionLoRA, fit
+from .motion_modules import LoadedMotionModule
+from .unet import model_name
+
+log = logging.getLogger(__name__)
+
+
+def apply_motion_lora(motion: LoadedMotionModule, lora: MotionLoRA, strength: float) -> LoadedMotionModule:
+    """The motion module with a MotionLoRA added; several add up, and a negative strength turns the motion round.
+
+    Raises: IncompatibleModelError if the MotionLoRA does not fit the module.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in motion.patcher.model.state_dict().items()}
+    changes, left_out = fit(lora, shapes, motion.name)
+    if left_out:
+        log.info("%s: %d changes of the middle block left out, %s has none", lora.name, left_out, motion.name)
+    patcher = motion.patcher.clone()
+    if strength != 0:
+        patcher.add_patches(weight_patches(changes), strength)
+    return replace(motion, patcher=patcher)
+
+
+def weight_patches(changes: Iterable[LowRank]) -> Mapping[Any, Any]:
+    """The changes in ComfyUI's form: an adapter for a key, or for a slice of a key's rows."""
+    factors: dict[str, Tensor | Any] = {}
+    targets: dict[str, Any] = {}
+    for index, change in enumerate(changes):
+        factors |= {f"{index}.lora_up.weight": change.up, f"{index}.lora_down.weight": change.down}
+        if change.alpha is not None:
+            factors[f"{index}.alpha"] = change.up.new_tensor(change.alpha)
+        rows = None if change.first_row is None else (0, change.first_row, change.num_rows)
+        targets[str(index)] = change.target if rows is None else (change.target, rows)
+    return comfy.lora.load_lora(factors, targets)
+
+
+def apply_domain_adapter(model: ModelPatcher, adapter: TensorFile, strength: float) -> ModelPatcher:
+    """A clone of the model with the domain adapter added at the paper's α; 0 leaves the model bitwise as it is.
+
+    Raises: CheckpointError or IncompatibleModelError if the file is no LoRA, or none of it fits this model.
+    """
+    check_domain_adapter(adapter)
+    return apply_unet_lora(model, adapter.tensors, strength, adapter.name)
+
+
+def apply_unet_lora(model: ModelPatcher, lora: Mapping[str, Tensor], strength: float, name: str) -> ModelPatcher:
+    """A clone of the model with a LoRA of its UNet added, in any layout that ComfyUI reads.
+
+    Raises: IncompatibleModelError if nothing in it fits this model.
+    """
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    patches = comfy.lora.load_lora(dict(lora), key_map, log_missing=False)
+    misfits = [key for key, patch in patches.items() if not _has_shape_of(model, key, patch)]
+    if not patches or misfits:
+        reason = f"a change of {misfits[0]} has another width" if misfits else "none of its names match"
+        raise IncompatibleModelError(
+            f"{name} does not fit this model ({model_name(model)}): {reason}. "
+            "Choose a domain adapter made for this base model."
+        )
+    adapted = model.clone()
+    if strength != 0:
+        adapted.add_patches(patches, strength)
+    return adapted
+
+
+def _has_shape_of(model: ModelPatcher, key: Any, patch: Any) -> bool:
+    """Whether an adapter's factors multiply to the weight they change; other kinds of patch are ComfyUI's to check."""
+    weights = getattr(patch, "weights", None)
+    if getattr(patch, "name", "") != "lora" or weights is None or not isinstance(key, str):
+        return True
+    weight = comfy.utils.get_attr(model.model, key)
+    return weights[0].shape[0] * weights[1].flatten(1).shape[1] == weight.numel()

@@ -1,0 +1,64 @@
+"""The noise schedule of an inflated model: that on which its motion module was trained."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete
+from comfy_extras.nodes_model_advanced import LCM, ModelSamplingDiscreteDistilled
+
+from ..core.errors import SettingsError
+from ..sampling.beta_schedules import AUTO, BETA_SCHEDULES, BETAS, OPTIONS, USE_EXISTING, BetaSchedule
+
+log = logging.getLogger(__name__)
+
+HOST_NAMES = {True: "sqrt_linear", False: "linear"}
+"""ComfyUI's words for betas that grow evenly, and for square roots that do (ldm/modules/diffusionmodules/util.py)."""
+
+
+class _LCMSchedule(ModelSamplingDiscreteDistilled, LCM):
+    """What ComfyUI's ModelSamplingDiscrete node builds for `lcm`."""
+
+
+def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: str) -> None:
+    """Give a model clone the chosen schedule. Prediction type and zero terminal SNR stay as they are.
+
+    A ModelSamplingDiscrete or LCM node placed after InflateModel replaces this.
+    Raises: SettingsError for an unknown choice, or a model without a discrete schedule.
+    """
+    if choice not in OPTIONS:
+        raise SettingsError(f"beta_schedule should be one of {', '.join(OPTIONS)}, found {choice}. Choose one of these.")
+    if choice == USE_EXISTING:
+        return
+    resolved = trained_on if choice == AUTO else choice
+    current = model.get_model_object("model_sampling")
+    if not isinstance(current, ModelSamplingDiscrete):
+        _refuse_or_keep(choice, current)
+        return
+    if resolved not in BETA_SCHEDULES:
+        raise SettingsError(f"{name} names the noise schedule {resolved}, which MotionGraft does not know. Choose one by hand.")
+    sampling = _model_sampling(model, current, BETA_SCHEDULES[resolved])
+    model.add_object_patch("model_sampling", sampling)
+    log.info("%s: beta schedule %s (%s), sigma_max %.2f", name, resolved, choice, float(sampling.sigma_max))
+
+
+def _model_sampling(model: ModelPatcher, current: Any, schedule: BetaSchedule) -> Any:
+    settings = {
+        **(model.model.model_config.sampling_settings or {}),
+        "beta_schedule": HOST_NAMES[schedule.spacing == BETAS],
+        "linear_start": schedule.first,
+        "linear_end": schedule.last,
+    }
+    sampling_class = type(current) if schedule.original_steps is None else _LCMSchedule
+    return sampling_class(SimpleNamespace(sampling_settings=settings), zsnr=current.zsnr)
+
+
+def _refuse_or_keep(choice: str, current: Any) -> None:
+    found = type(current).__mro__[1].__name__
+    if choice != AUTO:
+        raise SettingsError(
+            f"beta_schedule {choice} needs a model with a discrete noise schedule, this one has {found}. "
+            f"Set beta_schedule to {USE_EXISTING}."
+        )
+    log.warning("the model's noise schedule is %s, not a discrete one: it is kept", found)

@@ -1,0 +1,80 @@
+"""The preview that moves: ComfyUI sends single pictures, so a small WEBP goes out as a temporary file."""
+
+import time
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+from comfy_execution.progress import get_progress_state
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ..sampling.latent_preview import latent_to_rgb
+
+EVENT = "motiongraft.preview"
+"""Documented in docs/events.md; web/ listens to it."""
+SUBFOLDER = "motiongraft"
+FRAMES_PER_SECOND = 8
+"""Source: guoyww/AnimateDiff saves its samples at 8 frames a second."""
+SECONDS_BETWEEN = 0.5
+"""At most two pictures a second; encoding one takes some ten milliseconds."""
+FILES_KEPT = 3
+"""An editor may still be fetching the last ones."""
+
+
+class AnimatedPreview:
+    """Sends a node's clip, as it stands, to the editor that queued it. Without an editor it does nothing."""
+
+    def __init__(self, model: ModelPatcher, node_id: str | None):
+        self._format = model.get_model_object("latent_format")
+        self._node_id = node_id
+        self._next = 0.0
+        self._run = uuid.uuid4().hex[:12]
+        self._files: deque[Path] = deque()
+
+    def show(self, x0: Tensor, step: int, total_steps: int) -> None:
+        """Send the denoised clip of a step, unless one went out a moment ago and this is not the last.
+
+        Shapes: x0 `f c h w`
+        """
+        now = time.monotonic()
+        if not self._is_watched() or (now < self._next and step < total_steps):
+            return
+        path = self._save(x0, step)
+        self._next = time.monotonic() + SECONDS_BETWEEN
+        file = {"filename": path.name, "subfolder": SUBFOLDER, "type": "temp"}
+        clip = {"frames": x0.shape[0], "frames_per_second": FRAMES_PER_SECOND}
+        self._send({**file, **clip, "step": step, "total_steps": total_steps})
+
+    def _is_watched(self) -> bool:
+        server = getattr(PromptServer, "instance", None)
+        can_show = self._format.latent_rgb_factors is not None and self._node_id is not None
+        return can_show and server is not None and server.client_id is not None
+
+    def _save(self, x0: Tensor, step: int) -> Path:
+        frames = latent_to_rgb(x0, self._format.latent_rgb_factors, self._format.latent_rgb_factors_bias)
+        images = [Image.fromarray(frame) for frame in frames.numpy()]
+        folder = Path(folder_paths.get_temp_directory()) / SUBFOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self._run}_{step:04}.webp"
+        duration_ms = 1000 // FRAMES_PER_SECOND
+        images[0].save(path, save_all=True, append_images=images[1:], duration=duration_ms, loop=0, quality=80)
+        self._forget_old(path)
+        return path
+
+    def _forget_old(self, newest: Path) -> None:
+        self._files.append(newest)
+        while len(self._files) > FILES_KEPT:
+            self._files.popleft().unlink(missing_ok=True)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        server = PromptServer.instance
+        progress = get_progress_state()
+        message["node_id"] = self._node_id
+        message["display_node_id"] = progress.dynprompt.get_display_node_id(self._node_id)
+        message["prompt_id"] = progress.prompt_id
+        server.send_sync(EVENT, message, server.client_id)

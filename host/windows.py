@@ -1,0 +1,132 @@
+"""Context windows: ComfyUI's own, with ControlNet hints that follow the window."""
+
+import copy
+from typing import Any
+
+import comfy.context_windows
+import comfy.patcher_extension
+from comfy.context_windows import ContextSchedules, IndexListContextHandler, IndexListContextWindow
+from comfy.controlnet import ControlBase
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..sampling.context_windows import ContextWindowSettings
+
+SCHEDULES = {
+    "uniform": ContextSchedules.UNIFORM_STANDARD,
+    "static": ContextSchedules.STATIC_STANDARD,
+    "looped": ContextSchedules.UNIFORM_LOOPED,
+    "batched": ContextSchedules.BATCHED,
+}
+_PREPARE = "ContextWindows_prepare_sampling"
+_NOISE = "ContextWindows_sampler_sample"
+
+
+class MotionContextHandler(IndexListContextHandler):
+    """ComfyUI's window handler over the frames of a batch, with ControlNet hints sliced like the latents."""
+
+    def __init__(self, settings: ContextWindowSettings):
+        super().__init__(
+            context_schedule=comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule]),
+            fuse_method=comfy.context_windows.get_matching_fuse_method(_fuse_method(settings)),
+            context_length=settings.length,
+            context_overlap=settings.overlap,
+            context_stride=settings.stride,
+            closed_loop=settings.closed_loop,
+            dim=0,
+            freenoise=settings.freenoise,
+            causal_window_fix=False,
+        )
+        self._window: IndexListContextWindow | None = None
+        self._sliced_controls: dict[int, ControlBase] = {}
+
+    def get_context_windows(self, model: Any, x_in: Tensor, model_options: dict[str, Any]) -> list[Any]:
+        """ComfyUI's windows, each made one that a motion module can take: full length, distinct frames of the clip.
+
+        ComfyUI 0.33 and older give strided windows that run out of a clip shorter than their span, and a last batch
+        that may be a single frame. The first are left out; what they leave uncovered, and the last batch, becomes a
+        window of neighbouring frames.
+        """
+        num_frames = x_in.shape[0]
+        windows = super().get_context_windows(model, x_in, model_options)
+        length = min(self.context_length, num_frames)
+        whole = [window for window in windows if _is_whole(window.index_list, length, num_frames)]
+        missing = set(range(num_frames)).difference(*(window.index_list for window in whole))
+        while missing:
+            start = min(*missing, num_frames - length)
+            whole.append(_moved(windows[0], list(range(start, start + length))))
+            missing -= set(whole[-1].index_list)
+        return whole
+
+    def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
+        """The conditioning of one window; conditional and unconditional share each sliced control, so that they batch."""
+        if window is not self._window:
+            self._window, self._sliced_controls = window, {}
+        return super().get_resized_cond(cond_in, x_in, window, device)
+
+    def prepare_control_objects(self, control: ControlBase, device: Any = None) -> ControlBase:
+        """The control for the current window, the caller's own left alone."""
+        if self._window is None:
+            return control
+        if id(control) not in self._sliced_controls:
+            self._sliced_controls[id(control)] = slice_control(control, self._window.index_list)
+        return self._sliced_controls[id(control)]
+
+
+def slice_control(control: ControlBase, frames: list[int]) -> ControlBase:
+    """A shallow copy of a control chain whose hints are those of the given frames.
+
+    A hint with fewer images than frames repeats, as without windows. Controls of other extensions slice themselves:
+    they read the frames from `ad_params`.
+    """
+    if not type(control).__module__.startswith("comfy."):
+        return control
+    sliced = copy.copy(control)
+    sliced.cond_hint = None
+    sliced.cond_hint_original = _frames_of(control.cond_hint_original, frames)
+    sliced.extra_concat_orig = [_frames_of(extra, frames) for extra in control.extra_concat_orig]
+    sliced.multigpu_clones = {
+        device: slice_control(clone, frames) for device, clone in getattr(control, "multigpu_clones", {}).items()
+    }
+    if control.previous_controlnet is not None:
+        sliced.previous_controlnet = slice_control(control.previous_controlnet, frames)
+    return sliced
+
+
+def set_context_window(model: ModelPatcher, settings: ContextWindowSettings) -> ModelPatcher:
+    """A clone of the model that samples long clips in overlapping windows."""
+    windowed = model.clone()
+    windowed.model_options["context_handler"] = MotionContextHandler(settings)
+    wrappers = comfy.patcher_extension.WrappersMP
+    # A second ContextWindow replaces the first; its wrappers must not run twice.
+    windowed.remove_wrappers_with_key(wrappers.PREPARE_SAMPLING, _PREPARE)
+    windowed.remove_wrappers_with_key(wrappers.SAMPLER_SAMPLE, _NOISE)
+    comfy.context_windows.create_prepare_sampling_wrapper(windowed)
+    if settings.freenoise:
+        comfy.context_windows.create_sampler_sample_wrapper(windowed)
+    return windowed
+
+
+def _is_whole(frames: list[int], length: int, num_frames: int) -> bool:
+    return len(set(frames)) == length and 0 <= min(frames) and max(frames) < num_frames
+
+
+def _moved(window: IndexListContextWindow, frames: list[int]) -> IndexListContextWindow:
+    """A copy of a window over other frames."""
+    moved = copy.copy(window)
+    moved.index_list = frames
+    moved.context_length = len(frames)
+    moved.center_ratio = (frames[0] + frames[-1]) / (2 * window.total_frames)
+    return moved
+
+
+def _fuse_method(settings: ContextWindowSettings) -> str:
+    """The host's ramps need an overlap to ramp over; without one they are flat."""
+    no_overlap = settings.overlap == 0 or settings.schedule == "batched"
+    return "flat" if settings.fuse == "overlap-linear" and no_overlap else settings.fuse
+
+
+def _frames_of(hint: Tensor | None, frames: list[int]) -> Tensor | None:
+    if hint is None or hint.shape[0] == 1:
+        return hint
+    return hint[[frame % hint.shape[0] for frame in frames]]
