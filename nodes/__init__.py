@@ -1,0 +1,34 @@
+"""Floor 4: sockets and widgets. Each node reads its inputs, calls one function and returns."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..host.folders import register_folders
+from ..host.version import check_host_version
+from .apply_domain_adapter import ApplyDomainAdapter
+from .apply_motion_lora import ApplyMotionLoRA
+from .context_window import ContextWindow
+from .inflate_model import InflateModel
+from .load_motion_module import LoadMotionModule
+from .sample_animation import SampleAnimation
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadMotionModule,
+    ApplyMotionLoRA,
+    ApplyDomainAdapter,
+    InflateModel,
+    ContextWindow,
+    SampleAnimation,
+]
+
+
+class MotionGraftExtension(ComfyExtension):
+    """What ComfyUI asks for the list of nodes."""
+
+    async def on_load(self) -> None:
+        """Check the host and register the model folders."""
+        check_host_version()
+        register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All node classes."""
+        return NODES

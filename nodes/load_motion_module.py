@@ -1,0 +1,38 @@
+"""LoadMotionModule."""
+
+from comfy_api.latest import io
+
+from ..host.folders import MOTION_MODULES, file_stamp, find_file, list_files
+from ..host.motion_modules import load_motion_module
+from .sockets import CATEGORY, MotionModuleSocket
+
+
+class LoadMotionModule(io.ComfyNode):
+    """A motion module from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadMotionModule",
+            display_name="Load Motion Module",
+            category=CATEGORY,
+            description="Loads a motion module: the temporal attention of AnimateDiff, which makes a still-image model move.",
+            search_aliases=["AnimateDiff Loader", "Load AnimateDiff Model", "ADE_LoadAnimateDiffModel", "motion model"],
+            inputs=[
+                io.Combo.Input(
+                    "motion_module",
+                    options=list_files(MOTION_MODULES),
+                    tooltip="File in models/animatediff_models: AnimateDiff v1, v2, v3 (SD 1.5) or SDXL beta, "
+                    "as .safetensors or .ckpt.",
+                )
+            ],
+            outputs=[MotionModuleSocket.Output(display_name="motion_module", tooltip="Goes to InflateModel.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, motion_module: str) -> str:
+        return file_stamp(MOTION_MODULES, motion_module)
+
+    @classmethod
+    def execute(cls, motion_module: str) -> io.NodeOutput:
+        return io.NodeOutput(load_motion_module(find_file(MOTION_MODULES, motion_module)))
