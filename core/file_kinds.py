@@ -21,9 +21,7 @@ DOMAIN_ADAPTER = FileKind(
 LORA = FileKind("LoRA", "a LoRA for the base model", "Apply it with LoraLoader (folder loras).")
 SPARSECTRL = FileKind("SparseCtrl", "a SparseCtrl encoder", "MotionGraft does not read this kind yet.")
 CONTROLNET = FileKind("ControlNet", "a ControlNet", "Load it with ControlNetLoader (folder controlnet).")
-CHECKPOINT = FileKind(
-    "checkpoint", "a whole base model", "Load it with CheckpointLoaderSimple (folder checkpoints)."
-)
+CHECKPOINT = FileKind("checkpoint", "a whole base model", "Load it with CheckpointLoaderSimple (folder checkpoints).")
 UNET = FileKind("UNet", "a base UNet", "Load it with UNETLoader (folder diffusion_models).")
 CLIP = FileKind("text encoder", "a text encoder", "Load it with CLIPLoader (folder text_encoders).")
 VAE = FileKind("VAE", "a VAE", "Load it with VAELoader (folder vae).")
@@ -40,6 +38,9 @@ _LOW_RANK = _has("lora_down", "lora_up", "_lora.down", "_lora.up", ".lora_A", ".
 _TEMPORAL = _has("motion_modules", "temporal_attentions")
 
 
+_CONTROL = _has("control_model.", "controlnet_cond_embedding", "controlnet_blocks", "zero_convs.", "input_hint_block")
+
+
 def _unet_low_rank(names: str) -> bool:
     return _LOW_RANK(names) and _has(".processor.", "unet.")(names)
 
@@ -48,7 +49,7 @@ def _unet_low_rank(names: str) -> bool:
 _RULES: tuple[tuple[_Test, FileKind], ...] = (
     (_has("controlnet_cond_embedding.weight"), SPARSECTRL),
     (lambda names: _TEMPORAL(names) and _has("controlnet_cond_embedding")(names), SPARSECTRL),
-    (_has("control_model.", "controlnet_cond_embedding", "controlnet_blocks", "zero_convs.", "input_hint_block"), CONTROLNET),
+    (_CONTROL, CONTROLNET),
     (lambda names: _TEMPORAL(names) and _LOW_RANK(names), MOTION_LORA),
     (_TEMPORAL, MOTION_MODULE),
     (_unet_low_rank, DOMAIN_ADAPTER),

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from .errors import CheckpointError, some
@@ -59,7 +59,7 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]
     Raises: CheckpointError if the file is not whole safetensors.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _open(path) as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             return shapes, _metadata(path, file.metadata())
     except (SafetensorError, OSError) as error:
@@ -72,16 +72,22 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     os.close(handle)
     try:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, {"format": "pt", METADATA_KEY: json.dumps(dict(metadata))})
-        os.replace(temporary, path)
+        cast(Any, safetensors_torch).save_file(
+            contiguous, temporary, {"format": "pt", METADATA_KEY: json.dumps(dict(metadata))}
+        )
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
+def _open(path: Path) -> Any:
+    return cast(Any, safe_open)(path, framework="pt")
+
+
 def _read_safetensors(path: Path) -> TensorFile:
     try:
-        with safe_open(path, framework="pt") as file:
+        with _open(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = _metadata(path, file.metadata())
     except (SafetensorError, OSError) as error:

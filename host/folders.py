@@ -1,6 +1,5 @@
 """Model folders: where motion files lie, what they are called, and that nothing else is opened."""
 
-import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import folder_paths
@@ -38,7 +37,8 @@ def find_file(folder: str, name: str) -> Path:
     """
     if _leads_outside(name):
         raise CheckpointError(
-            f"{name!r} leads out of the model folder {folder}. Expected the name of a file inside it; choose one from the list."
+            f"{name!r} leads out of the model folder {folder}. Expected the name of a file inside it; "
+            "choose one from the list."
         )
     if name.startswith("(no files"):
         raise CheckpointError(f"There are no files in {_target(folder)}. Put one there and refresh the node.")
@@ -66,4 +66,4 @@ def _leads_outside(name: str) -> bool:
 
 
 def _target(folder: str) -> str:
-    return os.path.join(folder_paths.get_folder_paths(folder)[0], "")
+    return folder_paths.get_folder_paths(folder)[0]

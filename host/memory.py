@@ -5,11 +5,15 @@ from typing import Any
 import comfy.patcher_extension
 from comfy.model_patcher import ModelPatcher
 
-from .splice import Splice
+from .splice import STATE, Splice
 
+PREPARE = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
 FACTOR = "memory_usage_factor"
 UNET_ELEMENTS_PER_PIXEL = 0.01 * 1024 * 1024
-"""What ComfyUI reserves for each latent pixel, in elements, at factor 1. Source: comfy/model_base.py `memory_required`."""
+"""What ComfyUI reserves for each latent pixel, in elements, at factor 1.
+
+Source: comfy/model_base.py `memory_required`.
+"""
 MOTION_WIDTHS_ALIVE = 3
 """Tensors of the module's width that live beyond what the UNet's own widest layer had: residual, stream, and norm."""
 
@@ -19,8 +23,8 @@ def budget_motion_memory(model: ModelPatcher, splice: Splice) -> None:
     elements = MOTION_WIDTHS_ALIVE * splice.spec.down_channels[0]
     planned = model.get_model_object(FACTOR)
     model.add_object_patch(FACTOR, planned + elements / UNET_ELEMENTS_PER_PIXEL)
-    if not model.get_wrappers(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, FACTOR):
-        model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, FACTOR, _plan_before_loading)
+    if not model.get_wrappers(PREPARE, STATE):
+        model.add_wrapper_with_key(PREPARE, STATE, _plan_before_loading)
 
 
 def _plan_before_loading(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:

@@ -28,7 +28,9 @@ def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: s
     Raises: SettingsError for an unknown choice, or a model without a discrete schedule.
     """
     if choice not in OPTIONS:
-        raise SettingsError(f"beta_schedule should be one of {', '.join(OPTIONS)}, found {choice}. Choose one of these.")
+        raise SettingsError(
+            f"beta_schedule should be one of {', '.join(OPTIONS)}, found {choice}. Choose one of these."
+        )
     if choice == USE_EXISTING:
         return
     resolved = trained_on if choice == AUTO else choice
@@ -37,7 +39,9 @@ def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: s
         _refuse_or_keep(choice, current)
         return
     if resolved not in BETA_SCHEDULES:
-        raise SettingsError(f"{name} names the noise schedule {resolved}, which MotionGraft does not know. Choose one by hand.")
+        raise SettingsError(
+            f"{name} names the noise schedule {resolved}, which MotionGraft does not know. Choose one by hand."
+        )
     sampling = _model_sampling(model, current, BETA_SCHEDULES[resolved])
     model.add_object_patch("model_sampling", sampling)
     log.info("%s: beta schedule %s (%s), sigma_max %.2f", name, resolved, choice, float(sampling.sigma_max))

@@ -1,5 +1,6 @@
 """The preview that moves: ComfyUI sends single pictures, so a small WEBP goes out as a temporary file."""
 
+import logging
 import time
 import uuid
 from collections import deque
@@ -14,6 +15,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ..sampling.latent_preview import latent_to_rgb
+
+log = logging.getLogger(__name__)
 
 EVENT = "motiongraft.preview"
 """Documented in docs/events.md; web/ listens to it."""
@@ -44,8 +47,13 @@ class AnimatedPreview:
         now = time.monotonic()
         if not self._is_watched() or (now < self._next and step < total_steps):
             return
-        path = self._save(x0, step)
-        self._next = time.monotonic() + SECONDS_BETWEEN
+        try:
+            path = self._save(x0, step)
+        except OSError as error:
+            log.warning("no animated preview: %s", error)  # a full disk must not cost the clip itself
+            return
+        finally:
+            self._next = time.monotonic() + SECONDS_BETWEEN
         file = {"filename": path.name, "subfolder": SUBFOLDER, "type": "temp"}
         clip = {"frames": x0.shape[0], "frames_per_second": FRAMES_PER_SECOND}
         self._send({**file, **clip, "step": step, "total_steps": total_steps})
@@ -53,7 +61,7 @@ class AnimatedPreview:
     def _is_watched(self) -> bool:
         server = getattr(PromptServer, "instance", None)
         can_show = self._format.latent_rgb_factors is not None and self._node_id is not None
-        return can_show and server is not None and server.client_id is not None
+        return can_show and server is not None and server.client_id in server.sockets
 
     def _save(self, x0: Tensor, step: int) -> Path:
         frames = latent_to_rgb(x0, self._format.latent_rgb_factors, self._format.latent_rgb_factors_bias)

@@ -29,9 +29,11 @@ def domain_adapter_from(file: str, trained: Mapping[str, Tensor] | None) -> Tens
 def _check_one(widget: str, file: str, trained: object) -> None:
     if file == NONE and trained is None:
         raise SettingsError(
-            f"nothing to apply: {widget} is none and nothing is connected to `lora`. Choose a file, or connect a trained LoRA."
+            f"nothing to apply: {widget} is none and nothing is connected to `lora`. "
+            "Choose a file, or connect a trained LoRA."
         )
     if file != NONE and trained is not None:
         raise SettingsError(
-            f"two LoRAs given: {widget} is {file} and one is connected to `lora`. Set {widget} to none, or disconnect `lora`."
+            f"two LoRAs given: {widget} is {file} and one is connected to `lora`. "
+            f"Set {widget} to none, or disconnect `lora`."
         )

@@ -1,6 +1,7 @@
 """Where the addresses of a motion module lie in ComfyUI's UNet."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel, VideoResBlock
@@ -25,7 +26,8 @@ class Place:
 def block_of(address: Address, layers_per_block: int) -> Block:
     """ComfyUI's name for the block at an address.
 
-    Source: verified index formulas; a level of the down path is its layers and a downsampler, after one input convolution.
+    A level of the down path is its layers and a downsampler, after one input convolution; a level of the up path has
+    one layer more, and its upsampler shares the last layer's block.
     """
     if address.part == "mid_block":
         return ("middle", 0)
@@ -89,7 +91,7 @@ def _layer_before_motion(layers: list[nn.Module]) -> nn.Module | None:
     return None
 
 
-def _width(layer: nn.Module) -> int:
+def _width(layer: Any) -> int:
     return layer.in_channels if isinstance(layer, SpatialTransformer) else layer.out_channels
 
 
@@ -99,7 +101,8 @@ def _check_depth(unet: UNetModel, spec: MotionModuleSpec, name: str) -> None:
     if (len(unet.input_blocks), len(unet.output_blocks)) != expected:
         base = {12: "SD 1.5", 9: "SDXL"}.get(len(unet.input_blocks), f"a UNet of {len(unet.input_blocks)} input blocks")
         raise IncompatibleModelError(
-            f"{name} is for {spec.base}, this model is {base}. Choose a motion module for {base}, or an {spec.base} checkpoint."
+            f"{name} is for {spec.base}, this model is {base}. "
+            f"Choose a motion module for {base}, or an {spec.base} checkpoint."
         )
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from comfyui_version import __version__ as COMFYUI_VERSION
+import comfyui_version
 
 from ..core.errors import HostError
 
@@ -10,7 +10,7 @@ MINIMUM = (0, 25, 0)
 """The first with `ModelPatcher.clone(force_deepcopy=)`; pyproject.toml declares the same floor."""
 
 
-def check_host_version(version: str = COMFYUI_VERSION) -> None:
+def check_host_version(version: str = comfyui_version.__version__) -> None:
     """Raises: HostError if this ComfyUI is older than the floor."""
     if _numbers(version) < MINIMUM:
         needed = ".".join(map(str, MINIMUM))

@@ -59,7 +59,7 @@ class MotionContextHandler(IndexListContextHandler):
         return whole
 
     def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
-        """The conditioning of one window; conditional and unconditional share each sliced control, so that they batch."""
+        """The conditioning of one window; cond and uncond share each sliced control, so that they batch."""
         if window is not self._window:
             self._window, self._sliced_controls = window, {}
         return super().get_resized_cond(cond_in, x_in, window, device)

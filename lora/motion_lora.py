@@ -57,7 +57,8 @@ def fit(lora: MotionLoRA, shapes: Mapping[str, tuple[int, ...]], module_name: st
     if not present or elsewhere:
         raise IncompatibleModelError(
             f"{lora.name}: {len(outside)} of {len(lora.changes)} changes have no place in {module_name} "
-            f"({some((elsewhere or [outside[0].target])[:2])}). The MotionLoRA is for another base model; choose one that fits the module."
+            f"({some((elsewhere or [outside[0].target])[:2])}). "
+            "The MotionLoRA is for another base model; choose one that fits the module."
         )
     for change in present:
         _check_width(change, shapes[change.target], lora.name, module_name)

@@ -51,7 +51,7 @@ class PositionTable(nn.Module):
         Shapes: tokens `(b f) n c` -> the same
         """
         rows = rows_for(self.pe, num_frames).to(tokens)
-        tokens.unflatten(0, (-1, num_frames)).add_(rows.unsqueeze(1))
+        tokens.view(-1, num_frames, *tokens.shape[1:]).add_(rows.unsqueeze(1))
         return tokens
 
 

@@ -13,7 +13,7 @@ def norm_over_frames(norm: Callable[[Tensor], Tensor], x: Tensor, num_frames: in
     Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
     Source: guoyww/AnimateDiff unet.py and resnet.py with `use_inflated_groupnorm: false`.
     """
-    clips = x.unflatten(0, (-1, num_frames)).transpose(1, 2)
+    clips = x.view(-1, num_frames, *x.shape[1:]).transpose(1, 2)
     return norm(clips).transpose(1, 2).flatten(0, 1)
 
 

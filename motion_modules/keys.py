@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 PREFIXES = ("module.", "unet.", "motion_module.")
-"""What trainers and converters put in front of every name. Source: `module.` is DistributedDataParallel, guoyww/AnimateDiff train.py."""
+"""What trainers and converters put in front of every name.
+
+Source: `module.` is DistributedDataParallel's, guoyww/AnimateDiff train.py.
+"""
 
 ADDRESS = re.compile(r"^(?:(down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.")
 PARTS = ("q", "k", "v")

@@ -54,13 +54,17 @@ def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     """
     shape = _shape_of(tensors, name)
     saved = metadata.get("spec")
-    trained = _saved_norms(cast(dict[str, Any], saved), name) if isinstance(saved, dict) else _published_norms(shape, name)
+    trained = (
+        _saved_norms(cast(dict[str, Any], saved), name) if isinstance(saved, dict) else _published_norms(shape, name)
+    )
     spec = MotionModuleSpec(**{**trained, **shape})
     _check_widths(spec, name)
     return spec
 
 
-def build(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: str, operations: Operations = nn) -> MotionModule:
+def build(
+    spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: str, operations: Operations = nn
+) -> MotionModule:
     """A motion module that holds exactly these tensors.
 
     Raises: CheckpointError if a tensor is missing, left over, of another shape, or not finite.
@@ -84,7 +88,8 @@ def check_tensors(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: s
         key = misfits[0]
         raise CheckpointError(
             f"{name}: {key} should be {list(expected[key].shape)} and is {list(tensors[key].shape)} "
-            f"({len(misfits)} tensors differ in shape). The file is damaged or not a motion module of AnimateDiff's design."
+            f"({len(misfits)} tensors differ in shape). "
+            "The file is damaged or not a motion module of AnimateDiff's design."
         )
     broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -152,7 +157,9 @@ def _published_norms(shape: Mapping[str, Any], name: str) -> dict[str, Any]:
     if shape["num_positions"] == 24:
         return {"generation": "v1", "base_norms_over_frames": True}
     if shape["num_positions"] != 32:
-        log.warning("%s: no metadata and %d positions; taken as v3 (norms frame by frame)", name, shape["num_positions"])
+        log.warning(
+            "%s: no metadata and %d positions; taken as v3 (norms frame by frame)", name, shape["num_positions"]
+        )
     return {"generation": "v3"}
 
 

@@ -1,5 +1,7 @@
 """A whole motion module: one temporal transformer for each address, under its published name."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..core.protocols import Operations
@@ -40,7 +42,7 @@ class MotionModule(nn.Module):
 
     def at(self, address: Address) -> TemporalTransformer:
         """The transformer that belongs at an address."""
-        block = self.mid_block if address.part == "mid_block" else getattr(self, address.part)[address.level]
+        block: Any = self.mid_block if address.part == "mid_block" else getattr(self, address.part)[address.level]
         return block.motion_modules[address.layer].temporal_transformer
 
     def forward(self, x: Tensor, address: Address, num_frames: int) -> Tensor:

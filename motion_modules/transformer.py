@@ -46,7 +46,9 @@ class FeedForward(nn.Module):
 class TemporalTransformerBlock(nn.Module):
     """Temporal self-attentions and a feed-forward layer, each behind a LayerNorm and added to the stream."""
 
-    def __init__(self, channels: int, num_positions: int, num_attention_blocks: int, num_heads: int, operations: Operations):  # fmt: skip
+    def __init__(
+        self, channels: int, num_positions: int, num_attention_blocks: int, num_heads: int, operations: Operations
+    ):
         super().__init__()
         blocks = range(num_attention_blocks)
         self.attention_blocks = nn.ModuleList(

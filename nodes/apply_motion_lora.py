@@ -22,7 +22,9 @@ class ApplyMotionLoRA(io.ComfyNode):
             description="Adds a MotionLoRA, such as a camera motion, to a motion module. Several in a row add up.",
             search_aliases=["ADE_AnimateDiffLoRALoader", "Load AnimateDiff LoRA", "camera motion", "zoom", "pan"],
             inputs=[
-                MotionModuleSocket.Input("motion_module", tooltip="The motion module to change; the one given is left alone."),
+                MotionModuleSocket.Input(
+                    "motion_module", tooltip="The motion module to change; the one given is left alone."
+                ),
                 io.Combo.Input(
                     "motion_lora",
                     options=list_optional_files(MOTION_LORAS),

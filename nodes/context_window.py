@@ -1,5 +1,7 @@
 """ContextWindow."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..host.windows import set_context_window
@@ -63,12 +65,13 @@ class ContextWindow(io.ComfyNode):
                 io.Boolean.Input(
                     "freenoise",
                     default=True,
-                    tooltip="Later windows reuse the first window's noise, shuffled, so that a long clip stays one scene.",
+                    tooltip="Later windows reuse the first window's noise, shuffled, so that a long clip "
+                    "stays one scene.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Goes to any sampler.")],
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, **settings: object) -> io.NodeOutput:
+    def execute(cls, model: io.Model.Type, **settings: Any) -> io.NodeOutput:
         return io.NodeOutput(set_context_window(model, ContextWindowSettings(**settings)))

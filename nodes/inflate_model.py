@@ -17,9 +17,14 @@ class InflateModel(io.ComfyNode):
             node_id="InflateModel",
             display_name="Inflate Model",
             category=CATEGORY,
-            description="Splices a motion module into an SD 1.5 or SDXL model: a batch of latents becomes the frames of "
-            "one clip. Works with every sampler; LoRA, ControlNet and IP-Adapter go before or after it.",
-            search_aliases=["ADE_UseEvolvedSampling", "ADE_ApplyAnimateDiffModel", "Use Evolved Sampling", "AnimateDiff"],
+            description="Splices a motion module into an SD 1.5 or SDXL model: a batch of latents becomes the frames "
+            "of one clip. Works with every sampler; LoRA, ControlNet and IP-Adapter go before or after it.",
+            search_aliases=[
+                "ADE_UseEvolvedSampling",
+                "ADE_ApplyAnimateDiffModel",
+                "Use Evolved Sampling",
+                "AnimateDiff",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.5 or SDXL, personalised or plain; the one given is left alone."),
                 MotionModuleSocket.Input("motion_module", tooltip="A motion module made for this base model."),

@@ -16,7 +16,8 @@ class LoadMotionModule(io.ComfyNode):
             node_id="LoadMotionModule",
             display_name="Load Motion Module",
             category=CATEGORY,
-            description="Loads a motion module: the temporal attention of AnimateDiff, which makes a still-image model move.",
+            description="Loads a motion module: the temporal attention of AnimateDiff, by which a still-image model "
+            "moves.",
             search_aliases=["AnimateDiff Loader", "Load AnimateDiff Model", "ADE_LoadAnimateDiffModel", "motion model"],
             inputs=[
                 io.Combo.Input(

@@ -40,10 +40,12 @@ class SampleAnimation(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How closely the prompt is followed. 1 takes half the time and ignores the negative prompt.",
+                    tooltip="How closely the prompt is followed. 1 takes half the time, without the negative prompt.",
                 ),
                 io.Combo.Input("sampler_name", options=SAMPLERS, default="ddim", tooltip="How a step is taken."),
-                io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="How noise falls from step to step."),
+                io.Combo.Input(
+                    "scheduler", options=SCHEDULERS, default="normal", tooltip="How noise falls from step to step."
+                ),
                 io.Float.Input(
                     "denoise",
                     default=1.0,

@@ -33,8 +33,9 @@ class ContextWindowSettings:
         _check_choice("fuse", self.fuse, FUSE_METHODS)
         if self.length < 2 or self.stride < 1 or self.overlap < 0:
             raise SettingsError(
-                f"a context window needs length 2 or more, stride 1 or more, overlap 0 or more; found length {self.length}, "
-                f"stride {self.stride}, overlap {self.overlap}. Length 16, overlap 4, stride 1 suit most modules."
+                "a context window needs length 2 or more, stride 1 or more, overlap 0 or more; found length "
+                f"{self.length}, stride {self.stride}, overlap {self.overlap}. "
+                "Length 16, overlap 4, stride 1 suit most modules."
             )
         if self.overlap >= self.length:
             raise SettingsError(

@@ -54,7 +54,9 @@ def predict_noise(
     try:
         with torch.inference_mode():
             sigmas = sigma.expand(x.shape[0])
-            found = host.module("comfy.samplers").calc_cond_batch(model.model, conditionings, x * scale, sigmas, options)
+            found = host.module("comfy.samplers").calc_cond_batch(
+                model.model, conditionings, x * scale, sigmas, options
+            )
             return [(x * scale - denoised) / sigma for denoised in found]
     finally:
         model.cleanup()

@@ -29,5 +29,7 @@ def random_module(spec: MotionModuleSpec, seed: int = 0) -> MotionModule:
     for name, parameter in module.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         is_norm = "norm" in name and name.endswith("weight")
-        parameter.copy_(1 + 0.1 * noise if is_norm else noise * (parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1))
+        parameter.copy_(
+            1 + 0.1 * noise if is_norm else noise * (parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1)
+        )
     return module

@@ -28,7 +28,9 @@ def reference_transformer(
         n = F.layer_norm(h, (c,), w[f"{block}.norms.{i}.weight"], w[f"{block}.norms.{i}.bias"])
         n = n + w[f"{attention}.pos_encoder.pe"][:, :f]
         q, k, v = F.linear(n, w[f"{attention}.to_qkv.weight"]).chunk(3, dim=-1)
-        h = h + F.linear(_attend(q, k, v, num_heads), w[f"{attention}.to_out.0.weight"], w[f"{attention}.to_out.0.bias"])
+        h = h + F.linear(
+            _attend(q, k, v, num_heads), w[f"{attention}.to_out.0.weight"], w[f"{attention}.to_out.0.bias"]
+        )
     n = F.layer_norm(h, (c,), w[f"{block}.ff_norm.weight"], w[f"{block}.ff_norm.bias"])
     value, gate = F.linear(n, w[f"{block}.ff.net.0.proj.weight"], w[f"{block}.ff.net.0.proj.bias"]).chunk(2, dim=-1)
     h = h + F.linear(value * F.gelu(gate), w[f"{block}.ff.net.2.weight"], w[f"{block}.ff.net.2.bias"])

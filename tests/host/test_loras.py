@@ -155,7 +155,9 @@ class TestDomainAdapter:
     def adapter(cls, tmp_path_factory):
         from motiongraft.tests.tiny_sd_pack.checkpoints import write_domain_adapter
 
-        return read_tensor_file(write_domain_adapter(tmp_path_factory.mktemp("adapter") / "v3_sd15_adapter.safetensors"))
+        return read_tensor_file(
+            write_domain_adapter(tmp_path_factory.mktemp("adapter") / "v3_sd15_adapter.safetensors")
+        )
 
     @pytest.fixture
     def adapt(self, host):

@@ -54,18 +54,18 @@ def test_plain_model_next_to_an_inflated_one_is_bitwise_itself(scene, generation
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_an_exception_in_mid_sampling_leaves_no_trace(scene, generation):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def fail(args):
-        raise Stop
+        raise StopError
 
     before = scene.sample(scene.model)
     inflated = scene.inflated(generation)
     expected = scene.sample(inflated)
     failing = inflated.clone()
     failing.set_model_sampler_post_cfg_function(fail)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         scene.sample(failing)
     assert torch.equal(scene.sample(scene.model), before)
     assert torch.equal(scene.sample(inflated), expected)
@@ -123,8 +123,9 @@ def test_one_module_twice_in_series_keeps_the_patches_of_each(scene, lora_file):
     motion = scene.motion("v3")
     changed = apply_motion_lora(motion, read_motion_lora(read_tensor_file(lora_file)), 1.0)
     both = inflate_model(inflate_model(scene.model, motion, USE_EXISTING), changed, USE_EXISTING)
-    separate = scene.motion("v3"), apply_motion_lora(
-        scene.motion("v3"), read_motion_lora(read_tensor_file(lora_file)), 1.0
+    separate = (
+        scene.motion("v3"),
+        apply_motion_lora(scene.motion("v3"), read_motion_lora(read_tensor_file(lora_file)), 1.0),
     )
     expected = inflate_model(inflate_model(scene.model, separate[0], USE_EXISTING), separate[1], USE_EXISTING)
     assert torch.equal(scene.sample(both), scene.sample(expected))
@@ -135,7 +136,9 @@ def test_all_sites_of_each_generation_run_once_a_call(scene):
         motion = scene.motion(generation)
         calls = []
         handles = [
-            motion.patcher.model.at(address).register_forward_hook(lambda *_, address=address: calls.append(address))
+            motion.patcher.model.at(address).register_forward_hook(
+                lambda *_, address=address, calls=calls: calls.append(address)
+            )
             for address, _ in motion.spec.sites()
         ]
         from motiongraft.host.inflate import inflate_model
@@ -248,7 +251,7 @@ def test_a_unet_called_around_the_model_says_so(scene):
 
 
 def test_frames_beyond_the_positions_name_both_numbers_and_the_node(scene):
-    with pytest.raises(SettingsError, match="25 frames.*24.*ContextWindow"):
+    with pytest.raises(SettingsError, match=r"25 frames.*24.*ContextWindow"):
         scene.sample(scene.inflated("v1"), frames=25)
 
 

@@ -10,6 +10,7 @@ import torch
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (make setup installs it)")
 
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, UNetMotionModel  # noqa: E402
+
 from motiongraft.core.tensor_files import write_tensor_file  # noqa: E402
 from motiongraft.motion_modules.keys import fuse_qkv  # noqa: E402
 from motiongraft.motion_modules.transformer import TemporalTransformer  # noqa: E402
@@ -104,7 +105,9 @@ def test_inflated_model_equals_diffusers_motion_unet(host, their_unet, tmp_path)
 def motion_tensors(weights):
     """All motion weights of diffusers' UNet under published names."""
     found = {}
-    stems = {name[: name.index(".", name.index("motion_modules.") + 15) + 1] for name in weights if "motion_modules" in name}
+    stems = {
+        name[: name.index(".", name.index("motion_modules.") + 15) + 1] for name in weights if "motion_modules" in name
+    }
     for stem in stems:
         own = {name.removeprefix(stem): tensor for name, tensor in weights.items() if name.startswith(stem)}
         found |= official_tensors(own, f"{stem}temporal_transformer.")

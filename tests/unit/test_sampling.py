@@ -35,9 +35,9 @@ def test_one_frame_names_batch_size():
 
 
 def test_too_many_frames_name_both_numbers_and_the_node():
-    with pytest.raises(SettingsError, match="33 frames.*32.*ContextWindow"):
+    with pytest.raises(SettingsError, match=r"33 frames.*32.*ContextWindow"):
         check_clip_length(33, None, 32, 16, "mm")
-    with pytest.raises(SettingsError, match="40 frames.*32.*Set the length"):
+    with pytest.raises(SettingsError, match=r"40 frames.*32.*Set the length"):
         check_clip_length(100, 40, 32, 16, "mm")
 
 

@@ -66,7 +66,7 @@ def truncated_pickle(path):
 def test_damaged_files_are_refused_with_their_name(tmp_path, damage, suffix):
     path = tmp_path / f"damaged{suffix}"
     damage(path)
-    with pytest.raises(CheckpointError, match="damaged.*download"):
+    with pytest.raises(CheckpointError, match=r"damaged.*download"):
         read_tensor_file(path)
 
 
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_tensor_file(path, {"x": torch.zeros(1)}, {"not json": object()})
     assert read_tensor_file(path).tensors["x"].item() == 1
-    assert os.listdir(tmp_path) == ["a.safetensors"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_long_lists_are_cut():

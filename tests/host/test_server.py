@@ -1,0 +1,91 @@
+"""A running ComfyUI with this checkout as custom node, driven as a program would drive it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from motiongraft.client.comfy_client import ComfyClient, Progress
+from motiongraft.client.errors import CancelledError, ExecutionError, WorkflowError
+from motiongraft.tests.tiny_sd_pack import model_folders
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "example_workflows" / "api" / "animate.json"
+FRAMES = 4
+STEPS = 2
+LONG = 10_000
+RUN_TIMEOUT_S = 120.0
+TOY_SETTINGS: dict[str, dict[str, Any]] = {
+    "CheckpointLoaderSimple": {"ckpt_name": model_folders.SD15_CHECKPOINT},
+    "LoadMotionModule": {"motion_module": model_folders.MOTION_MODULE_V3},
+    "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": FRAMES},
+    "SampleAnimation": {"steps": STEPS},
+}
+
+
+def workflow(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The example workflow at toy size; `ClassName={input: value}` changes more of it."""
+    nodes: dict[str, Any] = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    for node in nodes.values():
+        kind = node["class_type"]
+        node["inputs"].update({**TOY_SETTINGS.get(kind, {}), **changes.get(kind, {})})
+    return copy.deepcopy(nodes)
+
+
+def test_example_workflow_becomes_an_animation_of_all_frames(client: ComfyClient, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    prompt_id = client.queue(workflow(SampleAnimation={"seed": 1}))
+    client.wait(prompt_id, steps.append, RUN_TIMEOUT_S)
+    (output,) = client.outputs(prompt_id)
+    with Image.open(client.download(output, tmp_path)) as animation:
+        assert (animation.size, getattr(animation, "n_frames", 1)) == ((64, 64), FRAMES)
+    assert Progress("7", "SampleAnimation", STEPS, STEPS) in steps
+
+
+def test_second_run_reports_what_the_cache_held(client: ComfyClient) -> None:
+    for seed in (2, 3):
+        prompt_id = client.queue(workflow(SampleAnimation={"seed": seed}))
+        client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
+    assert {"1", "2", "3", "6"} <= client.cached_nodes(prompt_id)
+    assert "7" not in client.cached_nodes(prompt_id)
+
+
+def test_file_that_is_not_there_is_refused_with_its_node(client: ComfyClient) -> None:
+    with pytest.raises(WorkflowError, match=r"node 1 \(CheckpointLoaderSimple\).*missing\.safetensors") as refused:
+        client.queue(workflow(CheckpointLoaderSimple={"ckpt_name": "missing.safetensors"}))
+    assert set(refused.value.node_errors) >= {"1"}
+
+
+def test_module_for_another_model_fails_at_its_node_in_words(client: ComfyClient) -> None:
+    prompt_id = client.queue(workflow(LoadMotionModule={"motion_module": model_folders.MOTION_MODULE_SDXL}))
+    with pytest.raises(ExecutionError, match="IncompatibleModelError") as failed:
+        client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
+    assert failed.value.node_type == "InflateModel"
+
+
+def wait_and_cancel(client: ComfyClient, prompt_id: str) -> None:
+    """Wait for a run, and cancel it at its first step."""
+
+    def cancel(progress: Progress) -> None:
+        if progress.node_type == "SampleAnimation" and progress.value == 1:
+            client.cancel(prompt_id)
+
+    client.wait(prompt_id, cancel, RUN_TIMEOUT_S)
+
+
+def test_running_animation_can_be_cancelled(client: ComfyClient) -> None:
+    prompt_id = client.queue(workflow(SampleAnimation={"steps": LONG, "seed": 4}))
+    with pytest.raises(CancelledError, match="interrupted at node 7"):
+        wait_and_cancel(client, prompt_id)
+
+
+def test_queued_animation_can_be_cancelled(client: ComfyClient) -> None:
+    running = client.queue(workflow(SampleAnimation={"steps": LONG, "seed": 5}))
+    waiting = client.queue(workflow(SampleAnimation={"seed": 6}))
+    client.cancel(waiting)
+    with pytest.raises(CancelledError, match="neither queued nor finished"):
+        client.wait(waiting, timeout_s=RUN_TIMEOUT_S)
+    with pytest.raises(CancelledError, match="interrupted"):
+        wait_and_cancel(client, running)
