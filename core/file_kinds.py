@@ -16,7 +16,7 @@ class FileKind:
 MOTION_MODULE = FileKind("motion module", "a motion module", "Load it with LoadMotionModule.")
 MOTION_LORA = FileKind("motion LoRA", "a MotionLoRA", "Apply it with ApplyMotionLoRA.")
 DOMAIN_ADAPTER = FileKind(
-    "domain adapter", "a domain adapter or other UNet LoRA", "Apply it with ApplyDomainAdapter (folder loras)."
+    "domain adapter", "a domain adapter or other UNet LoRA", "Apply it with Apply Domain Adapter (folder loras)."
 )
 LORA = FileKind("LoRA", "a LoRA for the base model", "Apply it with LoraLoader (folder loras).")
 SPARSECTRL = FileKind("SparseCtrl", "a SparseCtrl encoder", "MotionGraft does not read this kind yet.")

@@ -1,14 +1,14 @@
 """Room for motion: what a temporal transformer needs at once is added to ComfyUI's memory estimate."""
 
+import math
+from functools import partial
 from typing import Any
 
 import comfy.patcher_extension
 from comfy.model_patcher import ModelPatcher
 
-from .splice import STATE, Splice
+from .splice import Splice
 
-PREPARE = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
-FACTOR = "memory_usage_factor"
 UNET_ELEMENTS_PER_PIXEL = 0.01 * 1024 * 1024
 """What ComfyUI reserves for each latent pixel, in elements, at factor 1.
 
@@ -19,15 +19,19 @@ MOTION_WIDTHS_ALIVE = 3
 
 
 def budget_motion_memory(model: ModelPatcher, splice: Splice) -> None:
-    """Make ComfyUI plan for the motion module's activations, before the model is loaded and while it runs."""
+    """Make ComfyUI plan for the motion module's activations when it loads the model.
+
+    It also asks before it batches cond and uncond, with half as much again to spare, which covers motion. Nothing on
+    the shared model is touched, so that a plain clone is planned for as before.
+    """
     elements = MOTION_WIDTHS_ALIVE * splice.spec.down_channels[0]
-    planned = model.get_model_object(FACTOR)
-    model.add_object_patch(FACTOR, planned + elements / UNET_ELEMENTS_PER_PIXEL)
-    if not model.get_wrappers(PREPARE, STATE):
-        model.add_wrapper_with_key(PREPARE, STATE, _plan_before_loading)
+    share = elements / (UNET_ELEMENTS_PER_PIXEL * model.model.memory_usage_factor)
+    wrapper = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+    model.add_wrapper_with_key(wrapper, splice.key, partial(_plan_for_motion, share))
 
 
-def _plan_before_loading(executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
-    """PREPARE_SAMPLING wrapper: ComfyUI estimates before it loads, that is, before our factor is in place."""
-    ratio = model.get_model_object(FACTOR) / getattr(model.model, FACTOR)
-    return executor(model, [*noise_shape[:-1], round(noise_shape[-1] * ratio)], *args, **kwargs)
+def _plan_for_motion(
+    share: float, executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """PREPARE_SAMPLING wrapper: the shape is there to estimate memory from, so motion is more latent columns."""
+    return executor(model, [*noise_shape[:-1], math.ceil(noise_shape[-1] * (1 + share))], *args, **kwargs)

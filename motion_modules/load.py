@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 ASSUMED_POSITIONS = 32
 """Positions of v2, v3 and SDXL beta, made for files that store none. Source: configs/inference/inference-v2.yaml."""
 
+LATENT_CHANNELS = 4
+_BASE_LAYER = "down_blocks.0.resnets.0.conv1.weight"
 _WIDTH = ".norm.weight"
 _TABLE = ".pos_encoder.pe"
 _BLOCK = re.compile(r"\.attention_blocks\.(\d+)\.")
@@ -39,12 +41,25 @@ def motion_tensors(file: TensorFile) -> dict[str, Tensor]:
         raise CheckpointError(f"{file.name}: expected a motion module, found {kind.description}. {kind.remedy}")
     names = {strip_prefixes(name): tensor for name, tensor in file.tensors.items()}
     motion = {name: tensor for name, tensor in names.items() if ADDRESS.match(name)}
+    others = sorted(names.keys() - motion.keys())
     if not motion:
         raise CheckpointError(
             f"{file.name}: its motion tensors are named in a layout that MotionGraft does not read yet "
-            f"({some(sorted(names)[:2])}). Use the file in AnimateDiff's own layout."
+            f"({some(others[:2])}). Use the file in AnimateDiff's own layout."
+        )
+    if others and not _is_whole_unet(names):
+        raise CheckpointError(
+            f"{file.name}: besides a motion module it holds {len(others)} tensors of another design "
+            f"({some(others[:2])}), as PIA and AnimateLCM-I2V do. MotionGraft does not read these yet; "
+            "choose a plain motion module."
         )
     return fuse_qkv(motion)
+
+
+def _is_whole_unet(names: Mapping[str, Tensor]) -> bool:
+    """Whether the other tensors are the base UNet that the official trainer saves along, with its plain input."""
+    first = names.get("conv_in.weight")
+    return first is not None and first.shape[1] == LATENT_CHANNELS and _BASE_LAYER in names
 
 
 def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str) -> MotionModuleSpec:
@@ -59,6 +74,14 @@ def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     )
     spec = MotionModuleSpec(**{**trained, **shape})
     _check_widths(spec, name)
+    if not any(key.endswith(_TABLE) for key in tensors):
+        log.warning(
+            "%s stores no positions: they are made for %d frames, and its norms are taken as %s's. "
+            "If it is AnimateLCM, set beta_schedule to lcm.",
+            name,
+            spec.num_positions,
+            spec.generation,
+        )
     return spec
 
 

@@ -17,7 +17,7 @@ class ApplyDomainAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="ApplyDomainAdapter",
+            node_id="MotionGraft_ApplyDomainAdapter",
             display_name="Apply Domain Adapter",
             category=CATEGORY,
             description="Adds the domain adapter that a v3 motion module was trained beside: a LoRA of the base model "

@@ -36,7 +36,7 @@ def inflate(host):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (checkpoints.write_domain_adapter, "ApplyDomainAdapter"),
+        (checkpoints.write_domain_adapter, "Apply Domain Adapter"),
         (checkpoints.write_motion_lora, "ApplyMotionLoRA"),
         (checkpoints.write_controlnet, "ControlNetLoader"),
         (checkpoints.write_tiny_sd15, "CheckpointLoaderSimple"),

@@ -1,5 +1,7 @@
 """ComfyUI plans for the motion module's activations, before it loads the model and while it runs."""
 
+import math
+
 import pytest
 
 pytestmark = pytest.mark.host
@@ -26,25 +28,20 @@ def planned(scene):
     return run
 
 
-def test_motion_is_planned_for_once_and_in_every_run(scene, planned):
-    from motiongraft.host.memory import FACTOR, MOTION_WIDTHS_ALIVE, UNET_ELEMENTS_PER_PIXEL
+def test_motion_is_planned_for_in_every_run(scene, planned):
+    from motiongraft.host.memory import MOTION_WIDTHS_ALIVE, UNET_ELEMENTS_PER_PIXEL
 
     (plain,) = planned(scene.model, 1)
-    inflated = scene.inflated()
-    first, second = planned(inflated, 2)
-    factor = getattr(scene.model.model.model_config, FACTOR)
-    expected = plain * (1 + MOTION_WIDTHS_ALIVE * 32 / UNET_ELEMENTS_PER_PIXEL / factor)
-    assert first == pytest.approx(second, rel=0.07)  # the first plans in whole latent columns, of which there are 8
-    assert second == pytest.approx(expected)
+    first, second = planned(scene.inflated(), 2)
+    share = MOTION_WIDTHS_ALIVE * 32 / UNET_ELEMENTS_PER_PIXEL / scene.model.model.memory_usage_factor
+    columns = math.ceil(8 * (1 + share))
+    assert first == second == pytest.approx(plain * columns / 8)
 
 
-def test_two_modules_are_both_planned_for(scene):
-    from motiongraft.host.memory import FACTOR
-
-    plain, one = (model.get_model_object(FACTOR) for model in (scene.model, scene.inflated()))
-    two = scene.inflated(model=scene.inflated()).get_model_object(FACTOR)
-    assert one > plain
-    assert two - one == pytest.approx(one - plain)
+def test_two_modules_are_both_planned_for(scene, planned):
+    (one,) = planned(scene.inflated(), 1)
+    (two,) = planned(scene.inflated(model=scene.inflated()), 1)
+    assert two > one
 
 
 def test_the_plain_models_plan_is_its_own_again(scene, planned):

@@ -1,6 +1,6 @@
 """Our temporal transformer and our splice against diffusers, on the same random weights.
 
-True for diffusers 0.38. diffusers takes the motion norm over all frames, whatever the module; ours does so where the
+True for diffusers 0.42. diffusers takes the motion norm over all frames, whatever the module; ours does so where the
 spec says it.
 """
 

@@ -81,15 +81,30 @@ def test_only_leading_prefixes_are_stripped():
     assert strip_prefixes("module.down_blocks.0.module.x") == "down_blocks.0.module.x"
 
 
-def test_whole_unet_of_the_official_trainer_gives_its_motion_module():
+def test_whole_unet_of_the_official_trainer_gives_its_motion_module(caplog):
     """The trainer saves every UNet weight behind `module.`, and no positions."""
     tensors = {f"module.{name}": tensor for name, tensor in official(toy_spec()).items() if not name.endswith(".pe")}
     tensors["module.down_blocks.0.resnets.0.conv1.weight"] = torch.zeros(32, 32, 3, 3)
-    module = load(as_file(tensors))
-    assert torch.equal(module.state_dict().keys() and module.down_blocks[0].motion_modules[0].temporal_transformer
-                       .transformer_blocks[0].attention_blocks[0].pos_encoder.pe,
-                       random_module(toy_spec()).down_blocks[0].motion_modules[0].temporal_transformer
-                       .transformer_blocks[0].attention_blocks[0].pos_encoder.pe)  # fmt: skip
+    tensors["module.conv_in.weight"] = torch.zeros(32, 4, 3, 3)
+    with caplog.at_level(logging.WARNING):
+        found = load(as_file(tensors)).state_dict()
+    assert "stores no positions" in caplog.text
+    expected = random_module(toy_spec()).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"conv_in.weight": torch.zeros(32, 9, 3, 3), "conv_in.bias": torch.zeros(32)},
+        {"img_encoder.conv_in.weight": torch.zeros(32, 4, 1, 1)},
+        {"encoder_down_conv_blocks.0.x": torch.zeros(1)},
+    ],
+    ids=["PIA", "AnimateLCM-I2V", "CameraCtrl"],
+)
+def test_designs_with_more_than_a_motion_module_are_refused_not_cut(extra):
+    with pytest.raises(CheckpointError, match=r"besides a motion module it holds"):
+        load(as_file({**official(toy_spec()), **extra}))
 
 
 def test_edited_position_tables_are_kept():

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from motiongraft.motion_modules.attention import attend_over_time
 from motiongraft.motion_modules.positions import rows_for, sinusoidal_positions
@@ -39,6 +41,21 @@ def test_equals_the_float64_reference(shape, dtype):
     x = torch.randn(clips * frames, 64, height, width).to(dtype)
     expected = reference_transformer(module.state_dict(), x, frames, num_heads=8)
     assert torch.allclose(module(x, frames).double(), expected, atol=TOLERANCES[dtype], rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    clips=st.integers(1, 4),
+    frames=st.integers(1, 64),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    heads=st.sampled_from([1, 2, 4, 8]),
+)
+def test_equals_the_float64_reference_at_random_shapes(clips, frames, height, width, heads):
+    module = transformer(num_heads=heads)
+    x = torch.randn(clips * frames, 64, height, width)
+    expected = reference_transformer(module.state_dict(), x, frames, heads)
+    assert torch.allclose(module(x, frames).double(), expected, atol=TOLERANCES[torch.float32], rtol=0)
 
 
 @pytest.mark.parametrize("norm_over_frames", [False, True])
