@@ -13,6 +13,7 @@ Every message says what was expected, what was found, where, and what to do.
 from collections.abc import Sequence
 
 MAX_EXAMPLES = 5
+MAX_NAME = 140
 
 
 class MotionError(Exception):
@@ -39,8 +40,13 @@ class HostError(MotionError):
     """A ComfyUI that is absent, too old, or that called a splice outside sampling."""
 
 
+def shown(name: str) -> str:
+    """A name from a file, cut to what a message has room for."""
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
+
+
 def some(names: Sequence[str]) -> str:
     """At most five of the names, then how many more there are: `a, b and 3 more`."""
-    shown = ", ".join(names[:MAX_EXAMPLES])
+    examples = ", ".join(map(shown, names[:MAX_EXAMPLES]))
     hidden = len(names) - MAX_EXAMPLES
-    return f"{shown} and {hidden} more" if hidden > 0 else shown
+    return f"{examples} and {hidden} more" if hidden > 0 else examples

@@ -15,10 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from .errors import CheckpointError, some
+from .errors import CheckpointError
 
 PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
+MAX_CONTAINERS = 4
+"""How deep containers may lie in each other; a file can hold itself."""
 METADATA_KEY = "motiongraft"
+_CODE_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
 CONTAINERS = ("state_dict", "module", "model")
 """Outer dictionaries that published files wrap their tensors in.
 
@@ -51,19 +54,6 @@ def read_tensor_file(path: Path) -> TensorFile:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         return TensorFile(path, _read_pickle(path))
     return _read_safetensors(path)
-
-
-def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """Names and shapes, and MotionGraft's metadata, of a safetensors file, without reading its weights.
-
-    Raises: CheckpointError if the file is not whole safetensors.
-    """
-    try:
-        with _open(path) as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            return shapes, _metadata(path, file.metadata())
-    except (SafetensorError, OSError) as error:
-        raise _not_safetensors(path, error) from error
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -99,7 +89,7 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
     text = (header or {}).get(METADATA_KEY, "{}")
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise CheckpointError(
@@ -118,10 +108,9 @@ def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
-        raise (_unsafe_pickle(path) if _is_pickle(path) else _damaged_pickle(path)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged_pickle(path) from error
+    except Exception as error:
+        unsafe = isinstance(error, pickle.UnpicklingError) and _names_code(path)
+        raise (_unsafe_pickle(path) if unsafe else _damaged_pickle(path)) from error
     return _tensors_of(path, content)
 
 
@@ -144,32 +133,25 @@ def _damaged_pickle(path: Path) -> CheckpointError:
     )
 
 
-def _is_pickle(path: Path) -> bool:
-    """Whether the bytes form a pickle at all, told by its opcodes without running them."""
+def _names_code(path: Path) -> bool:
+    """Whether a pickle asks for functions or classes, told by its opcodes without running them."""
     if _is_zip(path):
-        return True
+        return True  # PyTorch found the pickle inside whole, and refused what it names
     with path.open("rb") as file:
         try:
-            return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(file))
+            return any(opcode.name in _CODE_OPCODES for opcode, _, _ in pickletools.genops(file))
         except ValueError:
             return False
 
 
 def _tensors_of(path: Path, content: object) -> dict[str, Tensor]:
-    while isinstance(content, dict):
-        named = cast(dict[object, object], content)
-        inner = next((named[name] for name in CONTAINERS if isinstance(named.get(name), dict)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path.name}: expected named tensors, found {type(content).__name__}. Choose a motion file."
-        )
-    named = cast(dict[object, object], content)
-    tensors = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(
-            f"{path.name}: holds no tensors, only {some(sorted(map(str, named)))}. Choose a motion file."
-        )
-    return tensors
+    """The named tensors at the outermost level that has any, inside the containers that published files use."""
+    for _ in range(MAX_CONTAINERS):
+        named = cast(dict[object, object], content) if isinstance(content, dict) else {}
+        tensors = {name: value for name, value in named.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+        content = next((named[name] for name in CONTAINERS if isinstance(named.get(name), dict)), None)
+    raise CheckpointError(
+        f"{path.name}: expected named tensors, found none. The file holds something else; choose a motion file."
+    )

@@ -9,7 +9,7 @@ from .memory import budget_motion_memory
 from .motion_modules import LoadedMotionModule
 from .noise_schedule import set_beta_schedule
 from .splice import STATE, Splice
-from .unet import find_places, last_place
+from .unet import find_places, last_place, unet_of
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,12 @@ def inflate_model(model: ModelPatcher, motion: LoadedMotionModule, beta_schedule
 
     Raises: IncompatibleModelError if the motion module was made for another base model.
     """
-    unet = model.get_model_object("diffusion_model")
     places = find_places(model, motion.spec, motion.name)
     if motion.spec.base_norms_over_frames:
         _check_plain_resblocks(model, motion)
     inflated = model.clone()
     motion = _with_weights_of_its_own(inflated, motion)
-    splice = Splice(_next_key(inflated), motion.name, motion.spec, places, last_place(unet))
+    splice = Splice(_next_key(inflated), motion.name, motion.spec, places, last_place(unet_of(model)))
     splice.attach(inflated, motion.patcher)
     budget_motion_memory(inflated, splice)
     set_beta_schedule(inflated, beta_schedule, motion.spec.beta_schedule, motion.name)
@@ -51,9 +50,8 @@ def _with_weights_of_its_own(model: ModelPatcher, motion: LoadedMotionModule) ->
 
 def _check_plain_resblocks(model: ModelPatcher, motion: LoadedMotionModule) -> None:
     """The frame-wide norms of v1 are computed for the ResBlocks of SD 1.5, which neither resample nor rescale."""
-    unet = model.get_model_object("diffusion_model")
     special = ("updown", "use_scale_shift_norm", "exchange_temb_dims", "skip_t_emb")
-    if any(getattr(layer, name, False) for layer in unet.modules() for name in special):
+    if any(getattr(layer, name, False) for layer in unet_of(model).modules() for name in special):
         raise IncompatibleModelError(
             f"{motion.name} needs norms over all frames, and this model's ResBlocks are not those of SD 1.5. "
             "Use a v2 or v3 motion module."

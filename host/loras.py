@@ -10,7 +10,7 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..core.errors import IncompatibleModelError
+from ..core.errors import IncompatibleModelError, some
 from ..core.tensor_files import TensorFile
 from ..lora.domain_adapter import check_domain_adapter
 from ..lora.low_rank import LowRank
@@ -65,23 +65,36 @@ def apply_unet_lora(model: ModelPatcher, lora: Mapping[str, Tensor], strength: f
     """
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
     patches = comfy.lora.load_lora(dict(lora), key_map, log_missing=False)
-    misfits = [key for key, patch in patches.items() if not _has_shape_of(model, key, patch)]
+    misfits = [key for key, patch in patches.items() if not _fits(model, key, patch)]
     if not patches or misfits:
-        reason = f"a change of {misfits[0]} has another width" if misfits else "none of its names match"
+        reason = f"its change of {misfits[0]} has another width" if misfits else "none of its names match"
         raise IncompatibleModelError(
             f"{name} does not fit this model ({model_name(model)}): {reason}. "
             "Choose a domain adapter made for this base model."
         )
+    _warn_of_unread(lora, patches, name)
     adapted = model.clone()
     if strength != 0:
         adapted.add_patches(patches, strength)
     return adapted
 
 
-def _has_shape_of(model: ModelPatcher, key: Any, patch: Any) -> bool:
-    """Whether an adapter's factors multiply to the weight they change; other kinds of patch are ComfyUI's to check."""
+def _warn_of_unread(lora: Mapping[str, Tensor], patches: Mapping[Any, Any], name: str) -> None:
+    read = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
+    unread = [key for key in lora if key not in read] if read else []
+    if unread:
+        log.warning("%s: %d of %d tensors have no place in this model: %s", name, len(unread), len(lora), some(unread))
+
+
+def _fits(model: ModelPatcher, key: Any, patch: Any) -> bool:
+    """Whether an adapter's two matrices multiply to the weight they change; other forms are ComfyUI's to check."""
     weights = getattr(patch, "weights", None)
     if getattr(patch, "name", "") != "lora" or weights is None or not isinstance(key, str):
         return True
+    up, down, _, middle, _, reshaped = weights
+    if middle is not None or reshaped is not None:
+        return True
+    if up.ndim < 2 or down.ndim < 2 or up.shape[1] != down.shape[0]:
+        return False
     weight = comfy.utils.get_attr(model.model, key)
-    return weights[0].shape[0] * weights[1].flatten(1).shape[1] == weight.numel()
+    return up.shape[0] * down.flatten(1).shape[1] == weight.numel()

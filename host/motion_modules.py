@@ -1,5 +1,6 @@
 """Motion modules as ComfyUI's own model patchers, so that it loads, offloads, casts and patches them."""
 
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class LoadedMotionModule:
 
     def with_own_weights(self) -> "LoadedMotionModule":
         """The same module on a copy of the weights, with the same patches."""
-        return replace(self, patcher=self.patcher.clone(force_deepcopy=True))
+        patcher = self.patcher.clone(force_deepcopy=True)
+        patcher.clone_base_uuid = uuid.uuid4()  # by which ComfyUI tells models apart on several GPUs
+        return replace(self, patcher=patcher)
 
 
 def load_motion_module(path: Path) -> LoadedMotionModule:
@@ -43,7 +46,7 @@ def create_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patc
     file = read_tensor_file(Path(path))
     tensors = motion_tensors(file)
     spec = read_spec(tensors, file.metadata, file.name)
-    module = build(spec, _in_best_dtype(tensors), file.name, comfy.ops.manual_cast)
+    module = build(spec, tensors, file.name, comfy.ops.manual_cast, _best_dtype(tensors))
     module.requires_grad_(False).eval()
     comfy.model_management.archive_model_dtypes(module)
     # Read at call time: ComfyUI rebinds CoreModelPatcher when it turns dynamic memory on.
@@ -57,10 +60,10 @@ def create_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patc
     return patcher
 
 
-def _in_best_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the type that ComfyUI would choose for a UNet of this size; position tables as they are."""
+def _best_dtype(tensors: dict[str, Tensor]) -> torch.dtype:
+    """The type that ComfyUI would choose for a UNet of this size."""
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
-    dtype = comfy.model_management.unet_dtype(
-        model_params=num_parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32]
-    )
-    return {name: tensor if name.endswith(".pe") else tensor.to(dtype) for name, tensor in tensors.items()}
+    choices = [torch.float16, torch.bfloat16, torch.float32]
+    chosen = comfy.model_management.unet_dtype(model_params=num_parameters, supported_dtypes=choices)
+    # An option of ComfyUI for large models may ask for 8 bits; motion weights are small, and norms need more.
+    return chosen if chosen in choices else torch.float16

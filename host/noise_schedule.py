@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import ModelSamplingDiscrete
+from comfy.model_sampling import ModelSamplingDiscrete, StableCascadeSampling
 from comfy_extras.nodes_model_advanced import LCM, ModelSamplingDiscreteDistilled
 
 from ..core.errors import SettingsError
@@ -35,7 +35,7 @@ def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: s
         return
     resolved = trained_on if choice == AUTO else choice
     current = model.get_model_object("model_sampling")
-    if not isinstance(current, ModelSamplingDiscrete):
+    if not _is_discrete(current):
         _refuse_or_keep(choice, current)
         return
     if resolved not in BETA_SCHEDULES:
@@ -47,19 +47,26 @@ def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: s
     log.info("%s: beta schedule %s (%s), sigma_max %.2f", name, resolved, choice, float(sampling.sigma_max))
 
 
+def _is_discrete(sampling: Any) -> bool:
+    """Whether its schedule can be another: cascade models count as discrete too, but have a schedule of their own."""
+    return isinstance(sampling, ModelSamplingDiscrete) and not isinstance(sampling, StableCascadeSampling)
+
+
 def _model_sampling(model: ModelPatcher, current: Any, schedule: BetaSchedule) -> Any:
     settings = {
         **(model.model.model_config.sampling_settings or {}),
         "beta_schedule": HOST_NAMES[schedule.spacing == BETAS],
         "linear_start": schedule.first,
         "linear_end": schedule.last,
+        "zsnr": current.zsnr,
     }
     sampling_class = type(current) if schedule.original_steps is None else _LCMSchedule
-    return sampling_class(SimpleNamespace(sampling_settings=settings), zsnr=current.zsnr)
+    return sampling_class(SimpleNamespace(sampling_settings=settings))
 
 
 def _refuse_or_keep(choice: str, current: Any) -> None:
-    found = type(current).__mro__[1].__name__
+    bases = [base.__name__ for base in type(current).__mro__ if base.__module__ == "comfy.model_sampling"]
+    found = bases[0] if bases else type(current).__name__
     if choice != AUTO:
         raise SettingsError(
             f"beta_schedule {choice} needs a model with a discrete noise schedule, this one has {found}. "

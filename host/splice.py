@@ -8,13 +8,14 @@ modules on this device) travels in `transformer_options` and ends with the call.
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..core.errors import HostError
@@ -30,21 +31,13 @@ PATCH = "forward_timestep_embed_patch"
 TransformerOptions = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class MotionCall:
-    """What one call of the UNet must know for one splice."""
-
-    num_frames: int
-    spec: MotionModuleSpec
-    module: Any = None
-    """The MotionModule on the device of this call; None until the device is known."""
-    last_features: list[Tensor] = field(default_factory=lambda: [])
-    """What the last output block gave, for the output norm over frames."""
-
-
 @dataclass(frozen=True, eq=False)
 class Splice:
-    """One InflateModel: the wrappers and handlers that bring one motion module into one model."""
+    """One InflateModel: what it is called, and which transformer of its motion module goes where in the model.
+
+    Attached to the model clone under its key. Wrappers and handlers know the key alone and ask the model that is
+    running, because ComfyUI may run another model, or a copy on another device, with the wrappers of this one.
+    """
 
     key: str
     """Its own name for additional models, wrappers and state, so that several splices live in one model."""
@@ -56,15 +49,14 @@ class Splice:
 
     def attach(self, model: ModelPatcher, modules: ModelPatcher) -> None:
         """Register this splice on a model clone of the caller's own."""
-        wrappers = comfy.patcher_extension.WrappersMP
+        model.set_attachments(self.key, self)
         model.set_additional_models(self.key, [modules])
-        model.add_wrapper_with_key(wrappers.OUTER_SAMPLE, self.key, self.check_clip)
-        model.add_wrapper_with_key(wrappers.CALC_COND_BATCH, self.key, self.begin_call)
-        model.add_wrapper_with_key(wrappers.APPLY_MODEL, self.key, self.bind_modules)
-        if self.spec.base_norms_over_frames:
-            model.add_wrapper_with_key(wrappers.DIFFUSION_MODEL, self.key, self.norm_output)
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, self.key, self.check_clip)
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, self.key, partial(begin_call, self.key))
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, partial(bind_modules, self.key))
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, self.key, OutputNorm(self.key))
         for layer_class in (SpatialTransformer, ResBlock):
-            model.set_model_forward_timestep_embed_patch((layer_class, LayerHandler(self, layer_class)))
+            model.set_model_forward_timestep_embed_patch((layer_class, LayerHandler(self.key, layer_class)))
             # The first match in this list gets the layer. A later splice stands before an earlier one and runs it
             # as part of the layer, so that motion is added in the order in which the nodes were applied.
             handlers = model.model_options["transformer_options"]["patches"][PATCH]
@@ -77,45 +69,78 @@ class Splice:
         check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name)
         return executor(noise, *args, **kwargs)
 
-    def begin_call(
-        self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
-    ) -> Any:
-        """CALC_COND_BATCH wrapper: the one place where the batch is exactly one clip or one window."""
-        options = model_options["transformer_options"]
-        window = options.get("context_window")
-        anchor = _anchor(window)
-        own_frames = x_in.shape[0] - len(anchor)
-        check_clip_length(own_frames, None, self.spec.num_positions, 0, self.name)
-        options = {
-            **options,
-            STATE: {**options.get(STATE, {}), self.key: MotionCall(x_in.shape[0], self.spec)},
-            "ad_params": _frame_indices(window, anchor, x_in.shape[0]),
-        }
-        return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 
-    def bind_modules(
-        self,
-        executor: Any,
-        x: Tensor,
-        t: Tensor,
-        c_concat: Any,
-        c_crossattn: Any,
-        control: Any,
-        transformer_options: TransformerOptions,
-        **kwargs: Any,
-    ) -> Any:
-        """APPLY_MODEL wrapper: find the modules on this device, and start this call with an empty state."""
-        calls = transformer_options.get(STATE, {})
-        chunks = len(transformer_options.get("cond_or_uncond") or [0])
-        call = calls.get(self.key) or MotionCall(x.shape[0] // chunks, self.spec)
-        check_whole_clips(x.shape[0], call.num_frames)
-        module = executor.class_obj.current_patcher.get_additional_models_with_key(self.key)[0].model
-        bound = replace(call, module=module, last_features=[])
-        options = {**transformer_options, STATE: {**calls, self.key: bound}}
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+@dataclass(frozen=True)
+class MotionCall:
+    """What one call of the UNet must know for one splice."""
+
+    num_frames: int
+    num_leading: int = 0
+    """Frames that ComfyUI put in front of the window, which need no position of their own."""
+    splice: Splice | None = None
+    """The splice of the model that runs, None if that model was not inflated."""
+    module: Any = None
+    """The MotionModule on the device of this call."""
+    is_bound: bool = False
+    last_features: list[Tensor] = field(default_factory=lambda: [])
+    """What the last output block gave, for the output norm over frames."""
+
+    @property
+    def norms_over_frames(self) -> bool:
+        return self.splice is not None and self.splice.spec.base_norms_over_frames
+
+
+def begin_call(
+    key: str, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
+) -> Any:
+    """CALC_COND_BATCH wrapper: the one place where the batch is exactly one clip or one window."""
+    options = model_options["transformer_options"]
+    window = options.get("context_window")
+    leading = _leading_frames(window)
+    options = {
+        **options,
+        STATE: {**options.get(STATE, {}), key: MotionCall(x_in.shape[0], len(leading))},
+        "ad_params": _frame_indices(window, leading, x_in.shape[0]),
+        "wrappers": _with_output_norm_innermost(options.get("wrappers", {}), key),
+    }
+    return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
+
+
+def bind_modules(
+    key: str,
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Any,
+    c_crossattn: Any,
+    control: Any,
+    transformer_options: TransformerOptions,
+    **kwargs: Any,
+) -> Any:
+    """APPLY_MODEL wrapper: find the splice and the modules of the model that runs, and start with an empty state."""
+    calls = transformer_options.get(STATE, {})
+    chunks = len(transformer_options.get("cond_or_uncond") or [0])
+    call = calls.get(key) or MotionCall(x.shape[0] // chunks)
+    check_whole_clips(x.shape[0], call.num_frames)
+    patcher = executor.class_obj.current_patcher
+    splice = patcher.get_attachment(key)
+    modules = patcher.get_additional_models_with_key(key)
+    if splice is not None:
+        own_frames = call.num_frames - call.num_leading
+        check_clip_length(own_frames, None, splice.spec.num_positions, 0, splice.name)
+        call = replace(call, splice=splice, module=modules[0].model)
+    options = {**transformer_options, STATE: {**calls, key: replace(call, is_bound=True, last_features=[])}}
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+@dataclass(frozen=True)
+class OutputNorm:
+    """DIFFUSION_MODEL wrapper: for a v1 module, the UNet's output layers with the norm over all frames."""
+
+    key: str
 
     @torch.compiler.disable(recursive=False)
-    def norm_output(
+    def __call__(
         self,
         executor: Any,
         x: Tensor,
@@ -126,9 +151,11 @@ class Splice:
         transformer_options: TransformerOptions,
         **kwargs: Any,
     ) -> Tensor:
-        """DIFFUSION_MODEL wrapper: the UNet's output layers again, with the norm over all frames of the clip."""
-        executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        call = transformer_options[STATE][self.key]
+        """What the UNet predicts. ComfyUI's own result is dropped under v1: it costs one output convolution."""
+        predicted = executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        call = call_of(self.key, transformer_options)
+        if not call.norms_over_frames:
+            return predicted
         norm, *rest = executor.class_obj.out
         h = norm_over_frames(norm, call.last_features.pop().to(x.dtype), call.num_frames)
         for layer in rest:
@@ -140,7 +167,7 @@ class Splice:
 class LayerHandler:
     """Runs one kind of layer, and the temporal transformer behind it where one belongs there."""
 
-    splice: Splice
+    key: str
     layer_class: type[nn.Module]
 
     # Compiled UNets drop every guard on transformer_options, so frames and modules would go stale inside a graph.
@@ -149,15 +176,17 @@ class LayerHandler:
         self, layer: nn.Module, x: Tensor, emb: Tensor, context: Any, options: TransformerOptions, *rest: Any
     ) -> Tensor:
         """What the layer gives, with motion. Takes the arguments of ComfyUI's `forward_timestep_embed_patch`."""
-        call = call_of(self.splice, options)
+        call = call_of(self.key, options)
         inner = self._next_handler(layer, options)
         x = inner(layer, x, emb, context, options, *rest) if inner else run_layer(layer, x, emb, context, options)
+        if call.splice is None:
+            return x
         place = Place(options["block"], self.layer_class)
-        address = self.splice.places.get(place)
+        address = call.splice.places.get(place)
         if address is not None:
             x = call.module(x, address, call.num_frames)
-        if place == self.splice.last_place and call.spec.base_norms_over_frames:
-            call.last_features[:] = [x]
+        if place == call.splice.last_place:
+            _keep_last_features(x, options)
         return x
 
     def _next_handler(self, layer: nn.Module, options: TransformerOptions) -> Any:
@@ -166,12 +195,12 @@ class LayerHandler:
         return next((handler for layer_class, handler in list(entries)[1:] if isinstance(layer, layer_class)), None)
 
 
-def call_of(splice: Splice, options: TransformerOptions) -> MotionCall:
+def call_of(key: str, options: TransformerOptions) -> MotionCall:
     """The state of the running call. Raises: HostError if the UNet was called without ComfyUI's model around it."""
-    call = options.get(STATE, {}).get(splice.key)
-    if call is None or call.module is None:
+    call = options.get(STATE, {}).get(key)
+    if call is None or not call.is_bound:
         raise HostError(
-            f"the UNet with {splice.name} was called around ComfyUI's `apply_model`, so its frames are unknown. "
+            "an inflated UNet was called around ComfyUI's `apply_model`, so its frames are unknown. "
             "Take the extension that does so out of the graph, or put it before InflateModel."
         )
     return call
@@ -184,7 +213,7 @@ def run_layer(layer: nn.Module, x: Tensor, emb: Tensor, context: Any, options: T
         if "transformer_index" in options:
             options["transformer_index"] += 1
         return x
-    frames = next((call.num_frames for call in options[STATE].values() if call.spec.base_norms_over_frames), None)
+    frames = next((call.num_frames for call in options[STATE].values() if call.norms_over_frames), None)
     return layer(x, emb) if frames is None else run_resblock_over_frames(layer, x, emb, frames)
 
 
@@ -207,15 +236,29 @@ def _normed_layers(layers: nn.Sequential, x: Tensor, num_frames: int) -> Tensor:
     return x
 
 
-def _anchor(window: Any) -> list[int]:
+def _keep_last_features(x: Tensor, options: TransformerOptions) -> None:
+    """Hand the last block's features to every splice that norms them. The outermost handler speaks last."""
+    for call in options[STATE].values():
+        call.last_features[:] = [x] if call.norms_over_frames else []
+
+
+def _with_output_norm_innermost(wrappers: dict[str, Any], key: str) -> dict[str, Any]:
+    """The wrappers with ours next to the UNet: others may skip the call, or keep and compare what it gives."""
+    around_unet = dict(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
+    if key in around_unet:
+        around_unet[key] = around_unet.pop(key)
+    return {**wrappers, WrappersMP.DIFFUSION_MODEL: around_unet}
+
+
+def _leading_frames(window: Any) -> list[int]:
     """The frame that ComfyUI's own Context Windows puts in front of a window, for causal video models."""
     index = getattr(window, "causal_anchor_index", None)
     return [index] if index is not None and index >= 0 else []
 
 
-def _frame_indices(window: Any, anchor: list[int], num_frames: int) -> dict[str, Any]:
+def _frame_indices(window: Any, leading: list[int], num_frames: int) -> dict[str, Any]:
     """Which frames this call holds, under the names that IPAdapter-plus and Advanced-ControlNet read."""
     if window is None:
         return {"full_length": num_frames, "context_length": num_frames, "sub_idxs": None}
-    indices = anchor + list(window.index_list)
+    indices = leading + list(window.index_list)
     return {"full_length": window.total_frames, "context_length": len(indices), "sub_idxs": indices}

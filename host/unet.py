@@ -6,6 +6,7 @@ from typing import Any
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel, VideoResBlock
 from comfy.model_patcher import ModelPatcher
+from comfy.supported_models import SD15, SDXL
 from torch import nn
 
 from ..core.errors import IncompatibleModelError
@@ -36,13 +37,19 @@ def block_of(address: Address, layers_per_block: int) -> Block:
     return ("output", address.level * (layers_per_block + 1) + address.layer)
 
 
+def unet_of(model: ModelPatcher) -> Any:
+    """The model's network; a module of torch.compile stands in front of the one it compiled."""
+    unet = model.get_model_object("diffusion_model")
+    return getattr(unet, "_orig_mod", unet)
+
+
 def find_places(model: ModelPatcher, spec: MotionModuleSpec, name: str) -> dict[Place, Address]:
     """Every address of a motion module with its place in a model's UNet.
 
     Raises: IncompatibleModelError if the model has no such UNet, or its depth or widths differ.
     """
     unet = _image_unet(model, name)
-    _check_depth(unet, spec, name)
+    _check_depth(model, unet, spec, name)
     places: dict[Place, Address] = {}
     for address, channels in spec.sites():
         block = block_of(address, spec.layers_per_block)
@@ -61,7 +68,7 @@ def last_place(unet: UNetModel) -> Place:
 
 
 def _image_unet(model: ModelPatcher, name: str) -> UNetModel:
-    unet = model.get_model_object("diffusion_model")
+    unet = unet_of(model)
     video = (VideoResBlock, SpatialVideoTransformer)
     if not isinstance(unet, UNetModel) or any(isinstance(layer, video) for layer in unet.modules()):
         raise IncompatibleModelError(
@@ -74,6 +81,12 @@ def _image_unet(model: ModelPatcher, name: str) -> UNetModel:
 def model_name(model: ModelPatcher) -> str:
     """ComfyUI's name for the family of a model, such as `SD15` or `Flux`."""
     return type(model.model.model_config).__name__
+
+
+def _base_name(model: ModelPatcher) -> str:
+    families = {SD15: "SD 1.5", SDXL: "SDXL"}
+    config = model.model.model_config
+    return next((name for family, name in families.items() if isinstance(config, family)), model_name(model))
 
 
 def _layers(unet: UNetModel, block: Block) -> list[nn.Module]:
@@ -95,11 +108,11 @@ def _width(layer: Any) -> int:
     return layer.in_channels if isinstance(layer, SpatialTransformer) else layer.out_channels
 
 
-def _check_depth(unet: UNetModel, spec: MotionModuleSpec, name: str) -> None:
+def _check_depth(model: ModelPatcher, unet: UNetModel, spec: MotionModuleSpec, name: str) -> None:
     per_level = spec.layers_per_block + 1
     expected = (per_level * len(spec.down_channels), per_level * len(spec.up_channels))
     if (len(unet.input_blocks), len(unet.output_blocks)) != expected:
-        base = {12: "SD 1.5", 9: "SDXL"}.get(len(unet.input_blocks), f"a UNet of {len(unet.input_blocks)} input blocks")
+        base = _base_name(model)
         raise IncompatibleModelError(
             f"{name} is for {spec.base}, this model is {base}. "
             f"Choose a motion module for {base}, or an {spec.base} checkpoint."
@@ -107,7 +120,7 @@ def _check_depth(unet: UNetModel, spec: MotionModuleSpec, name: str) -> None:
 
 
 def _misfit(name: str, address: Address, channels: int, layer: nn.Module | None) -> str:
-    found = "no attention there" if layer is None else str(_width(layer))
+    found = "no layer there" if layer is None else str(_width(layer))
     block = address.prefix.split(".motion_modules")[0]
     return (
         f"{name} is {channels} wide at {block}, this model's UNet has {found}. "

@@ -2,6 +2,7 @@
 
 import copy
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comfy.context_windows
 import comfy.patcher_extension
@@ -38,7 +39,9 @@ class MotionContextHandler(IndexListContextHandler):
             causal_window_fix=False,
         )
         self._window: IndexListContextWindow | None = None
-        self._sliced_controls: dict[int, ControlBase] = {}
+        # Weak: ComfyUI cleans up the controls that it knows, and the handler outlives the run. The conditioning of
+        # the window that runs holds the slices as long as they are needed.
+        self._sliced_controls: WeakValueDictionary[int, ControlBase] = WeakValueDictionary()
 
     def get_context_windows(self, model: Any, x_in: Tensor, model_options: dict[str, Any]) -> list[Any]:
         """ComfyUI's windows, each made one that a motion module can take: full length, distinct frames of the clip.
@@ -61,33 +64,33 @@ class MotionContextHandler(IndexListContextHandler):
     def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
         """The conditioning of one window; cond and uncond share each sliced control, so that they batch."""
         if window is not self._window:
-            self._window, self._sliced_controls = window, {}
+            self._window = window
+            self._sliced_controls.clear()
         return super().get_resized_cond(cond_in, x_in, window, device)
 
     def prepare_control_objects(self, control: ControlBase, device: Any = None) -> ControlBase:
         """The control for the current window, the caller's own left alone."""
         if self._window is None:
             return control
-        if id(control) not in self._sliced_controls:
-            self._sliced_controls[id(control)] = slice_control(control, self._window.index_list)
-        return self._sliced_controls[id(control)]
+        sliced = self._sliced_controls.get(id(control))
+        if sliced is None:
+            sliced = self._sliced_controls[id(control)] = slice_control(control, self._window.index_list)
+        return sliced
 
 
 def slice_control(control: ControlBase, frames: list[int]) -> ControlBase:
     """A shallow copy of a control chain whose hints are those of the given frames.
 
-    A hint with fewer images than frames repeats, as without windows. Controls of other extensions slice themselves:
-    they read the frames from `ad_params`.
+    A hint with fewer images than frames repeats, as without windows. Controls of other extensions slice their own
+    hints: they read the frames from `ad_params`.
     """
-    if not type(control).__module__.startswith("comfy."):
-        return control
     sliced = copy.copy(control)
-    sliced.cond_hint = None
-    sliced.cond_hint_original = _frames_of(control.cond_hint_original, frames)
-    sliced.extra_concat_orig = [_frames_of(extra, frames) for extra in control.extra_concat_orig]
-    sliced.multigpu_clones = {
-        device: slice_control(clone, frames) for device, clone in getattr(control, "multigpu_clones", {}).items()
-    }
+    if type(control).__module__.startswith("comfy."):
+        sliced.cond_hint = None
+        sliced.cond_hint_original = _frames_of(control.cond_hint_original, frames)
+        sliced.extra_concat_orig = [_frames_of(extra, frames) for extra in control.extra_concat_orig]
+        clones = control.multigpu_clones.items()
+        sliced.multigpu_clones = {device: slice_control(clone, frames) for device, clone in clones}
     if control.previous_controlnet is not None:
         sliced.previous_controlnet = slice_control(control.previous_controlnet, frames)
     return sliced

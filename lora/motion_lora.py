@@ -80,18 +80,24 @@ def _factors(tensors: Mapping[str, Tensor]) -> tuple[dict[tuple[str, str], dict[
 
 def _change(name: str, place: tuple[str, str], pair: Mapping[str, Tensor]) -> LowRank:
     attention, part = place
-    if len(pair) != 2 or pair["up"].shape[-1] != pair["down"].shape[0]:
+    if not _multiply(pair):
         found = ", ".join(f"{factor} {list(tensor.shape)}" for factor, tensor in pair.items())
         raise CheckpointError(
             f"{name}: {attention} to_{part} should have down [r, in] and up [out, r], found {found}. "
             "The file is damaged; download it again."
         )
-    if not all(torch.isfinite(tensor).all() for tensor in pair.values()):
+    if not all(torch.isfinite(tensor.float()).all() for tensor in pair.values()):
         raise CheckpointError(f"{name}: {attention} to_{part} holds NaN or infinity. Download the file again.")
     up, down = pair["up"], pair["down"]
     if part == "out":
         return LowRank(f"{attention}.to_out.0.weight", up, down)
     return LowRank(f"{attention}.to_qkv.weight", up, down, first_row=_ROWS[part] * up.shape[0])
+
+
+def _multiply(pair: Mapping[str, Tensor]) -> bool:
+    """Whether these are the two matrices of one change."""
+    whole = len(pair) == 2 and all(factor.ndim == 2 and factor.is_floating_point() for factor in pair.values())
+    return whole and pair["up"].shape[1] == pair["down"].shape[0]
 
 
 def _check_width(change: LowRank, shape: tuple[int, ...], name: str, module_name: str) -> None:

@@ -1,6 +1,5 @@
 """Self-attention over time, at every pixel for itself, straight from the spatial token layout."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,11 +71,3 @@ class TemporalSelfAttention(nn.Module):
         """
         qkv = self.to_qkv(self.pos_encoder.add_to(tokens, num_frames))
         return self.to_out[0](attend_over_time(qkv, num_frames, self.num_heads))
-
-
-def zero_parameters(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters set to zero, so that training starts from the plain model."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.zero_()
-    return layer

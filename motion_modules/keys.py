@@ -32,16 +32,18 @@ def strip_prefixes(name: str) -> str:
 def fuse_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with each attention's q, k and v matrices as one, in this order of rows. `split_qkv` undoes it.
 
+    A q, k or v without its partners, or of another shape, keeps its name, for the loader to name it as left over.
     Shapes: three `c c` -> one `(3 c) c`
     """
-    fused = {name: tensor for name, tensor in tensors.items() if not _PART.search(name)}
-    for name in tensors:
-        part = _PART.search(name)
-        stem = name[: part.start()] if part else ""
-        names = [f"{stem}.to_{each}.weight" for each in PARTS]
-        if part and part[1] == "q" and all(each in tensors for each in names):
-            fused[stem + _FUSED] = torch.cat([tensors[each] for each in names])
-    return fused | {name: tensor for name, tensor in tensors.items() if _is_alone(name, tensors)}
+    fused = dict(tensors)
+    for stem in {name[: part.start()] for name in tensors if (part := _PART.search(name))}:
+        names = [f"{stem}.to_{part}.weight" for part in PARTS]
+        matrices = [tensors[name] for name in names if name in tensors]
+        if len(matrices) == len(PARTS) and len({(matrix.shape, matrix.dtype) for matrix in matrices}) == 1:
+            fused[stem + _FUSED] = torch.cat(matrices)
+            for name in names:
+                del fused[name]
+    return fused
 
 
 def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,9 +59,3 @@ def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             split[name] = tensor
     return split
-
-
-def _is_alone(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether this is a q, k or v without its two partners; the loader then names it as unmatched."""
-    part = _PART.search(name)
-    return bool(part) and not all(f"{name[: part.start()]}.to_{each}.weight" in tensors for each in PARTS)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import CheckpointError, some
+from ..core.errors import CheckpointError, shown, some
 from ..core.file_kinds import MOTION_MODULE, classify
 from ..core.protocols import Operations
 from ..core.tensor_files import TensorFile
@@ -25,9 +26,12 @@ ASSUMED_POSITIONS = 32
 """Positions of v2, v3 and SDXL beta, made for files that store none. Source: configs/inference/inference-v2.yaml."""
 
 LATENT_CHANNELS = 4
+MAX_WORD = 40
+"""Characters in a name that our metadata holds, such as a generation or a schedule."""
 _BASE_LAYER = "down_blocks.0.resnets.0.conv1.weight"
-_WIDTH = ".norm.weight"
+_WIDTH = ".temporal_transformer.norm.weight"
 _TABLE = ".pos_encoder.pe"
+_VECTOR = re.compile(r"(\.bias|norm\.weight|norms\.\d+\.weight)$")
 _BLOCK = re.compile(r"\.attention_blocks\.(\d+)\.")
 
 
@@ -39,7 +43,7 @@ def motion_tensors(file: TensorFile) -> dict[str, Tensor]:
     kind = classify(file.tensors)
     if kind is not MOTION_MODULE:
         raise CheckpointError(f"{file.name}: expected a motion module, found {kind.description}. {kind.remedy}")
-    names = {strip_prefixes(name): tensor for name, tensor in file.tensors.items()}
+    names = {strip_prefixes(name): _widened(tensor) for name, tensor in file.tensors.items()}
     motion = {name: tensor for name, tensor in names.items() if ADDRESS.match(name)}
     others = sorted(names.keys() - motion.keys())
     if not motion:
@@ -53,7 +57,25 @@ def motion_tensors(file: TensorFile) -> dict[str, Tensor]:
             f"({some(others[:2])}), as PIA and AnimateLCM-I2V do. MotionGraft does not read these yet; "
             "choose a plain motion module."
         )
+    _check_form(motion, file.name)
     return fuse_qkv(motion)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """8-bit floats as fp16, which holds every one of them exactly and can be computed with."""
+    return tensor.to(torch.float16) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
+def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raises: CheckpointError unless every tensor is of floats, in the number of dimensions that its name asks for."""
+    for key, tensor in tensors.items():
+        dimensions = 3 if key.endswith(_TABLE) else 1 if _VECTOR.search(key) else 2
+        if not tensor.is_floating_point() or tensor.ndim != dimensions:
+            raise CheckpointError(
+                f"{name}: expected floating-point weights in AnimateDiff's shapes, found {shown(key)} of type "
+                f"{str(tensor.dtype).removeprefix('torch.')} and shape {list(tensor.shape)}. "
+                "The file is damaged or quantised; get it in fp16 or fp32."
+            )
 
 
 def _is_whole_unet(names: Mapping[str, Tensor]) -> bool:
@@ -69,9 +91,7 @@ def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     """
     shape = _shape_of(tensors, name)
     saved = metadata.get("spec")
-    trained = (
-        _saved_norms(cast(dict[str, Any], saved), name) if isinstance(saved, dict) else _published_norms(shape, name)
-    )
+    trained = _published_norms(shape, name) if saved is None else _saved_norms(saved, shape, name)
     spec = MotionModuleSpec(**{**trained, **shape})
     _check_widths(spec, name)
     if not any(key.endswith(_TABLE) for key in tensors):
@@ -86,15 +106,23 @@ def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
 
 
 def build(
-    spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: str, operations: Operations = nn
+    spec: MotionModuleSpec,
+    tensors: Mapping[str, Tensor],
+    name: str,
+    operations: Operations = nn,
+    dtype: torch.dtype | None = None,
 ) -> MotionModule:
-    """A motion module that holds exactly these tensors.
+    """A motion module of exactly these tensors: weights in `dtype`, or in their own; position tables as they are.
 
     Raises: CheckpointError if a tensor is missing, left over, of another shape, or not finite.
     """
     check_tensors(spec, tensors, name)
-    module = MotionModule(spec, operations)
-    module.load_state_dict(with_positions(spec, tensors))
+    with torch.device("meta"):
+        module = MotionModule(spec, operations)
+    weights = {
+        key: tensor if key.endswith(_TABLE) else tensor.to(dtype or tensor.dtype) for key, tensor in tensors.items()
+    }
+    module.load_state_dict(with_positions(spec, weights), assign=True)
     return module
 
 
@@ -141,30 +169,34 @@ def saved_form(module: MotionModule) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     """The fields of the spec that stand in the tensors themselves."""
-    widths = {"down_blocks": dict[int, int](), "up_blocks": dict[int, int](), "mid_block": dict[int, int]()}
-    layers = 0
+    widths: dict[str, dict[int, int]] = {"down_blocks": {}, "mid_block": {}, "up_blocks": {}}
+    layers, blocks, lengths = set[int](), set[int](), Counter[int]()
     for key, tensor in tensors.items():
-        place = ADDRESS.match(key)
-        if place and key.endswith(".temporal_transformer" + _WIDTH):
-            part, level, layer = place[1] or "mid_block", int(place[2] or 0), int(place[3])
-            widths[part][level] = tensor.shape[0]
-            layers = max(layers, layer + 1) if part == "down_blocks" else layers
-    for part in ("down_blocks", "up_blocks"):
-        if sorted(widths[part]) != list(range(len(widths[part]))) or not widths[part]:
+        place, block = ADDRESS.match(key), _BLOCK.search(key)
+        if place and key.endswith(_WIDTH):
+            widths[place[1] or "mid_block"][int(place[2] or 0)] = tensor.shape[0]
+            layers |= {int(place[3])} if place[1] == "down_blocks" else set()
+        blocks |= {int(block[1])} if block else set()
+        lengths.update([tensor.shape[1]] if key.endswith(_TABLE) else [])
+    _check_gapless(name, {**{part: set(levels) for part, levels in widths.items()}, "layers": layers, "blocks": blocks})
+    return {
+        "down_channels": tuple(widths["down_blocks"][level] for level in sorted(widths["down_blocks"])),
+        "up_channels": tuple(widths["up_blocks"][level] for level in sorted(widths["up_blocks"])),
+        "middle_channels": widths["mid_block"].get(0),
+        "layers_per_block": len(layers),
+        "num_attention_blocks": len(blocks),
+        "num_positions": lengths.most_common(1)[0][0] if lengths else ASSUMED_POSITIONS,
+    }
+
+
+def _check_gapless(name: str, numbers: Mapping[str, set[int]]) -> None:
+    """Raises: CheckpointError unless levels, layers and attention blocks are counted from 0 without a gap."""
+    for part, found in numbers.items():
+        if found != set(range(len(found))) or not (found or part == "mid_block"):
             raise CheckpointError(
-                f"{name}: expected {part} 0 to 3 (SD 1.5) or 0 to 2 (SDXL), found {sorted(widths[part])}. "
+                f"{name}: expected {part} counted from 0 without a gap, found {some(list(map(str, sorted(found))))}. "
                 "The file holds part of a motion module; get the whole one."
             )
-    blocks = [int(block[1]) for key in tensors if (block := _BLOCK.search(key))]
-    tables = [tensor.shape[1] for key, tensor in tensors.items() if key.endswith(_TABLE)]
-    return {
-        "down_channels": tuple(width for _, width in sorted(widths["down_blocks"].items())),
-        "up_channels": tuple(width for _, width in sorted(widths["up_blocks"].items())),
-        "middle_channels": widths["mid_block"].get(0),
-        "layers_per_block": layers,
-        "num_attention_blocks": 1 + max(blocks, default=-1),
-        "num_positions": min(tables) if tables else ASSUMED_POSITIONS,
-    }
 
 
 def _published_norms(shape: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -186,11 +218,15 @@ def _published_norms(shape: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"generation": "v3"}
 
 
-def _saved_norms(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What our metadata says beyond the tensors' shapes, each value of the type that the spec declares."""
+def _saved_norms(saved: object, shape: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What our metadata says beyond the tensors' shapes, if every value is one that we would have written."""
+    values = cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
     defaults = {field.name: field.default for field in fields(MotionModuleSpec) if field.default is not MISSING}
-    known = {key: value for key, value in saved.items() if key in {"generation", *defaults}}
+    known = {key: value for key, value in values.items() if key in {"generation", *defaults}}
     wrong = [key for key, value in known.items() if type(value) is not type(defaults.get(key, ""))]
+    wrong += [key for key, value in known.items() if isinstance(value, str) and len(value) > MAX_WORD]
+    if not wrong and not 1 < known.get("trained_frames", 2) <= shape["num_positions"]:
+        wrong.append("trained_frames")
     if wrong or "generation" not in known:
         raise CheckpointError(
             f"{name}: its MotionGraft metadata is incomplete or edited ({some(wrong) or 'generation is missing'}). "

@@ -1,12 +1,10 @@
 """The temporal transformer: norm, project in, attend over time, feed forward, project out, add."""
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.protocols import Operations
-from .attention import TemporalSelfAttention, zero_parameters
+from .attention import TemporalSelfAttention
 from .frames import norm_over_frames
 
 NUM_GROUPS = 32
@@ -88,7 +86,8 @@ class TemporalTransformer(nn.Module):
 
     def zero_output(self) -> None:
         """Make the transformer an exact identity, as training starts it. Source: arXiv 2307.04725 section 4.2."""
-        zero_parameters(cast(nn.Module, self.proj_out))
+        for parameter in self.proj_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """The features with motion added; tokens keep one layout from `proj_in` to `proj_out`.

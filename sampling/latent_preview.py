@@ -17,7 +17,8 @@ def latent_to_rgb(latents: Tensor, factors: Sequence[Sequence[float]], bias: Seq
     scale = MAX_PREVIEW_SIDE / max(latents.shape[-2:])
     small = latents.float()
     if scale < 1:
-        small = torch.nn.functional.interpolate(small, scale_factor=scale, mode="area")
+        size = [max(1, round(side * scale)) for side in latents.shape[-2:]]
+        small = torch.nn.functional.interpolate(small, size=size, mode="area")
     colours = torch.tensor(factors, dtype=small.dtype, device=small.device)
     rgb = torch.einsum("fchw,cr->fhwr", small, colours)
     if bias is not None:

@@ -29,6 +29,11 @@ class TinyScene:
         return self.host.load_checkpoint(checkpoints.write_tiny_sd15(self.folder / "tiny.safetensors"))
 
     @cached_property
+    def second_checkpoint(self) -> Any:
+        """The tiny model once more, loaded as another file would be."""
+        return self.host.load_checkpoint(self.folder / "tiny.safetensors").model
+
+    @cached_property
     def sdxl(self) -> Any:
         return self.host.load_checkpoint(checkpoints.write_tiny_sdxl(self.folder / "tiny_sdxl.safetensors"))
 

@@ -76,6 +76,25 @@ class TestSamplers:
         ).args  # fmt: skip
         assert_close(custom(inflated, guider, latent), ksampler(inflated, latent), 1e-4)
 
+    def test_dual_model_guider_runs_each_model_with_its_own_motion(self, scene, custom, latent, generation):
+        """The host runs the negative model with the wrappers of the positive one."""
+        nodes = scene.host.module("comfy_extras.nodes_custom_sampler")
+        inflated = scene.inflated(generation)
+        (plain,) = nodes.CFGGuider.execute(inflated, scene.positive, scene.negative, 7.5).args
+        expected = custom(inflated, plain, latent)
+        twin = scene.inflated(generation, model=scene.second_checkpoint)
+        (dual,) = nodes.DualModelGuider.execute(inflated, scene.positive, 7.5, twin, scene.negative).args
+        assert_close(custom(inflated, dual, latent), expected)
+        other = scene.inflated("v3" if generation == "v1" else "v1", model=scene.second_checkpoint)
+        (mixed,) = nodes.DualModelGuider.execute(inflated, scene.positive, 7.5, other, scene.negative).args
+        (still,) = nodes.DualModelGuider.execute(
+            inflated, scene.positive, 7.5, scene.second_checkpoint, scene.negative
+        ).args  # fmt: skip
+        found = [custom(inflated, guider, latent) for guider in (mixed, still)]
+        assert all(torch.isfinite(clip).all() for clip in found)
+        assert_differs(found[0], expected)
+        assert_differs(found[1], expected)
+
     def test_perp_neg_guider_without_negative_equals_ksampler_against_the_empty_prompt(
         self, scene, custom, latent, generation
     ):
@@ -216,26 +235,26 @@ class TestRegions:
         assert_close(scene.sample(inflated, positive=area), scene.sample(inflated))
 
     @pytest.mark.parametrize("generation", ["v1", "v3"])
-    def test_halves_equal_the_clip_of_each_half(self, scene, generation):
-        """With one prompt for the left and none elsewhere, each side is predicted from its own pixels alone."""
+    def test_each_area_is_predicted_from_its_own_pixels(self, scene, generation):
+        """Two areas in one call are four chunks of the clip; their frames and v1's norms must not mix."""
         inflated = scene.inflated(generation)
-        left = self.with_values(scene, scene.positive, area=(8, 8, 0, 0), strength=1.0, set_area_to_bounds=False)
-        right = self.with_values(scene, scene.positive, area=(8, 8, 0, 8), strength=1.0, set_area_to_bounds=False)
-        wide = scene.latent(FRAMES, 8, 16)
-        noise = scene.host.module("comfy.sample").prepare_noise(wide, 3)
-        sample = scene.host.module("comfy.sample").sample
+        sides = [
+            self.with_values(scene, scene.positive, area=(8, 8, 0, x), strength=1.0, set_area_to_bounds=False)
+            for x in (0, 8)
+        ]
+        noise = scene.host.module("comfy.sample").prepare_noise(scene.latent(FRAMES, 8, 16), 3)
 
         def run(noise, positive):
-            return sample(
-                inflated, noise, 2, 1.0, "euler", "normal", positive, scene.negative, torch.zeros_like(noise),
+            return scene.host.module("comfy.sample").sample(
+                inflated, noise, 1, 1.0, "euler", "normal", positive, scene.negative, torch.zeros_like(noise),
                 disable_pbar=True, seed=3,
             )  # fmt: skip
 
-        found = run(noise, left + right)
-        # Where the two meet, ComfyUI feathers an area over its neighbours by up to 8 latent pixels.
-        expected = run(noise[..., :8].contiguous(), scene.positive)
-        assert found.shape == wide.shape
-        assert_close(found[..., :1], expected[..., :1], 1e-4)
+        found = run(noise, sides[0] + sides[1])
+        left, right = (run(noise[..., part].contiguous(), scene.positive) for part in (slice(8), slice(8, 16)))
+        # ComfyUI gives an area's inner edge no weight in its last columns, and its own outer columns full weight.
+        assert_close(found[..., 0], left[..., 0], 1e-4)
+        assert_close(found[..., -1], right[..., -1], 1e-4)
 
     @pytest.mark.parametrize("generation", ["v1", "v3"])
     def test_two_masks_that_add_up_to_one_are_no_mask(self, scene, generation):

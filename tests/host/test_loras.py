@@ -5,9 +5,9 @@ import torch
 
 from motiongraft.core.errors import CheckpointError, IncompatibleModelError, SettingsError
 from motiongraft.core.tensor_files import TensorFile, read_tensor_file
-from motiongraft.lora.low_rank import merged
 from motiongraft.lora.motion_lora import fit, read_motion_lora
 from motiongraft.tests.helpers.comparison import assert_close, assert_differs
+from motiongraft.tests.helpers.merged_weights import merged
 
 pytestmark = pytest.mark.host
 
@@ -200,6 +200,26 @@ class TestDomainAdapter:
                 for name, tensor in adapter.tensors.items()}  # fmt: skip
         with pytest.raises(IncompatibleModelError, match="another width"):
             adapt(scene.model, TensorFile(adapter.path, wide), 1.0)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda tensor: tensor * float("nan"), "NaN or infinity"),
+            (lambda tensor: torch.zeros(()), "does not fit"),
+            (lambda tensor: tensor[:2] if tensor.shape[0] == 4 else tensor, "does not fit"),
+        ],
+        ids=["NaN", "0-d", "ranks"],
+    )
+    def test_a_damaged_adapter_is_refused(self, scene, adapter, adapt, change, words):
+        damaged = {name: change(tensor) for name, tensor in adapter.tensors.items()}
+        with pytest.raises((CheckpointError, IncompatibleModelError), match=words):
+            adapt(scene.model, TensorFile(adapter.path, damaged), 1.0)
+
+    def test_changes_without_a_place_are_counted(self, scene, adapter, adapt, caplog):
+        extra = {"lora_unet_elsewhere.lora_up.weight": torch.zeros(4, 2),
+                 "lora_unet_elsewhere.lora_down.weight": torch.zeros(2, 4)}  # fmt: skip
+        adapt(scene.model, TensorFile(adapter.path, {**adapter.tensors, **extra}), 1.0)
+        assert "2 of 258 tensors have no place" in caplog.text
 
 
 class TestSources:

@@ -84,6 +84,13 @@ def test_a_continuous_schedule_is_kept_with_a_warning_or_refused(scene, caplog):
         scene.inflated("v3", "animatediff", model=edm)
 
 
+def test_a_cascade_schedule_before_inflation_is_kept(scene, caplog):
+    node = scene.host.module("comfy_extras.nodes_model_advanced").ModelSamplingStableCascade()
+    (cascade,) = node.patch(scene.model, 2.0)
+    scene.inflated(model=cascade)
+    assert "StableCascadeSampling" in caplog.text
+
+
 def test_an_unknown_schedule_names_the_choices(scene):
     with pytest.raises(SettingsError, match="auto, use existing, animatediff"):
         scene.inflated("v3", "cosine")

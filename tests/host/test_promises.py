@@ -59,8 +59,9 @@ def test_nodes_are_as_recorded(ours):
     assert found == json.loads(RECORD.read_text(encoding="utf-8"))
 
 
-def test_the_ids_that_users_know_are_there(ours):
+def test_ids_are_promised_ones_or_carry_our_prefix(ours):
     assert set(ours) >= KNOWN_IDS
+    assert all(name in KNOWN_IDS or name.startswith("MotionGraft_") for name in ours)
 
 
 def test_no_id_is_one_of_the_hosts(ours, host_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from motiongraft.core.errors import HostError, SettingsError
-from motiongraft.tests.helpers.comparison import assert_close
+from motiongraft.tests.helpers.comparison import assert_close, assert_differs
 from motiongraft.tests.helpers.host_models import predict_noise
 from motiongraft.tests.helpers.tiny_scene import FRAMES, GENERATIONS
 
@@ -103,6 +103,27 @@ def test_two_inflations_in_series_run_in_the_order_in_which_they_were_applied(sc
     assert order.count("first") == order.count("second") > 0
     swapped = inflate_model(inflate_model(scene.model, second, USE_EXISTING), first, USE_EXISTING)
     assert not torch.allclose(found, scene.sample(swapped, steps=1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("first", "second"), [("v1", "v3"), ("v1", "v1"), ("v3", "v1"), ("v3", "v3")])
+def test_the_last_transformer_of_each_module_in_series_counts(scene, first, second):
+    """v1's output norm takes what the last block gives after every splice."""
+    from motiongraft.host.inflate import inflate_model
+
+    def without_last(motion):
+        weights = motion.patcher.model.up_blocks[3].motion_modules[2].temporal_transformer.proj_out
+        torch.nn.init.zeros_(weights.weight)
+        torch.nn.init.zeros_(weights.bias)
+        return motion
+
+    def series(change_first, change_second):
+        pair = scene.motion(first), scene.motion(second, seed=1)
+        changed = [change(motion) for change, motion in zip((change_first, change_second), pair, strict=True)]
+        return scene.sample(inflate_model(inflate_model(scene.model, changed[0], "auto"), changed[1], "auto"), steps=1)
+
+    whole = series(lambda motion: motion, lambda motion: motion)
+    assert_differs(series(without_last, lambda motion: motion), whole)
+    assert_differs(series(lambda motion: motion, without_last), whole)
 
 
 @pytest.mark.parametrize(("first", "second"), [("v1", "v3"), ("v3", "v1"), ("v2", "v2")])
@@ -239,6 +260,48 @@ def test_a_call_without_the_samplers_wrapper_counts_frames_from_the_batch(scene)
     bare.remove_wrappers_with_key("calc_cond_batch", "motiongraft.0")
     (found,) = predict_noise(scene.host, bare, x, 407, context)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
+def test_a_pack_that_skips_the_unet_may_do_so(scene, generation, node):
+    """Caches stand around the UNet and see what it predicts, v1's norms included."""
+    cache = getattr(scene.host.module("comfy_extras.nodes_easycache"), node)
+    eager = cache.execute(scene.inflated(generation), 5.0, 0.1, 0.95, False).args[0]
+    never = cache.execute(scene.inflated(generation), 0.0, 0.1, 0.95, False).args[0]
+    assert torch.isfinite(scene.sample(eager, steps=8)).all()
+    assert torch.equal(scene.sample(never, steps=3), scene.sample(scene.inflated(generation), steps=3))
+
+
+def test_a_copy_on_another_device_finds_its_own_modules(scene):
+    """ComfyUI tells models apart by an id; the same file twice in series must be two models."""
+    motion = scene.motion("v3")
+    from motiongraft.host.inflate import inflate_model
+
+    both = inflate_model(inflate_model(scene.model, motion, USE_EXISTING), motion, USE_EXISTING)
+    copied = both.deepclone_multigpu(new_load_device=torch.device("cpu"))
+    modules = [copied.get_additional_models_with_key(f"motiongraft.{index}")[0].model for index in (0, 1)]
+    assert modules[0] is not modules[1]
+    assert motion.patcher.model not in modules
+    assert torch.equal(scene.sample(copied), scene.sample(both))
+
+
+def test_weights_are_held_in_the_type_that_the_host_chose(scene, monkeypatch):
+    from motiongraft.host import motion_modules
+
+    path = scene.folder / scene.motion("v3").name
+    for chosen, held in ((torch.bfloat16, torch.bfloat16), (torch.float8_e4m3fn, torch.float16)):
+        monkeypatch.setattr(motion_modules.comfy.model_management, "unet_dtype", lambda chosen=chosen, **_: chosen)
+        module = motion_modules.load_motion_module(path).patcher.model
+        assert {parameter.dtype for parameter in module.parameters()} == {held}
+
+
+def test_a_compiled_module_in_front_of_the_unet_is_looked_through(scene):
+    from motiongraft.host.inflate import inflate_model
+
+    compiled = scene.model.clone()
+    compiled.add_object_patch("diffusion_model", torch.compile(scene.model.model.diffusion_model, backend="eager"))
+    assert inflate_model(compiled, scene.motion("v1"), "auto").get_additional_models_with_key("motiongraft.0")
 
 
 def test_a_unet_called_around_the_model_says_so(scene):

@@ -8,9 +8,10 @@ import torch
 from motiongraft.core.errors import CheckpointError, IncompatibleModelError
 from motiongraft.core.tensor_files import TensorFile
 from motiongraft.lora.domain_adapter import check_domain_adapter
-from motiongraft.lora.low_rank import LowRank, merged
+from motiongraft.lora.low_rank import LowRank
 from motiongraft.lora.motion_lora import fit, read_motion_lora
 from motiongraft.motion_modules.module import MotionModule
+from motiongraft.tests.helpers.merged_weights import merged
 from motiongraft.tests.helpers.random_modules import toy_spec
 
 
@@ -87,6 +88,20 @@ def test_unpaired_and_broken_factors_are_named():
         read_motion_lora(as_file({key: value for key, value in tensors.items() if key != name}))
     with pytest.raises(CheckpointError, match="NaN"):
         read_motion_lora(as_file({**tensors, name: tensors[name] * float("nan")}))
+
+
+@pytest.mark.parametrize(
+    "factor", [torch.zeros(()), torch.zeros(4), torch.zeros(4, 32, 1, 1), torch.zeros(4, 32).int()]
+)
+def test_factors_that_are_no_matrices_are_named(factor):
+    tensors = official_lora(toy_spec())
+    with pytest.raises(CheckpointError, match="should have down"):
+        read_motion_lora(as_file({**tensors, next(iter(tensors)): factor}))
+
+
+def test_8_bit_factors_are_read():
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in official_lora(toy_spec()).items()}
+    assert len(read_motion_lora(as_file(tensors)).changes) == 160
 
 
 def test_unknown_names_are_refused_not_dropped():

@@ -161,16 +161,65 @@ def narrow(tensors):
             tensors[name] = torch.ones(20)
 
 
+PLACE = "up_blocks.1.motion_modules.2.temporal_transformer"
+BLOCK = f"{PLACE}.transformer_blocks.0.attention_blocks"
+
+
+def number_layer_a_million(tensors):
+    tensors["down_blocks.0.motion_modules.1000000.temporal_transformer.norm.weight"] = torch.ones(32)
+
+
+def number_block_a_million(tensors):
+    tensors[f"{PLACE}.transformer_blocks.0.attention_blocks.1000000.to_q.weight"] = torch.ones(128, 128)
+
+
+def shorten_one_table(tensors):
+    tensors[f"{BLOCK}.1.pos_encoder.pe"] = torch.zeros(1, 8, 128)
+
+
+def flatten_table(tensors):
+    tensors[f"{BLOCK}.1.pos_encoder.pe"] = torch.zeros(32)
+
+
+def flatten_query(tensors):
+    tensors[f"{BLOCK}.1.to_q.weight"] = torch.zeros(())
+
+
+def narrow_query(tensors):
+    tensors[f"{BLOCK}.1.to_q.weight"] = torch.zeros(128, 64)
+
+
+def quantise(tensors):
+    tensors[f"{PLACE}.proj_in.weight"] = torch.zeros(128, 128, dtype=torch.int8)
+
+
+def make_complex(tensors):
+    tensors[f"{PLACE}.proj_in.weight"] = torch.zeros(128, 128, dtype=torch.complex64)
+
+
+def lengthen_name(tensors):
+    tensors[f"{PLACE}.{'x' * 50_000}"] = torch.zeros(2, 2)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (drop, "1 tensors are missing"),
-        (drop_level, r"found \[0, 1, 3\]"),
+        (drop_level, "found 0, 1, 3"),
         (add, "surprise"),
         (reshape, r"should be \[128, 128\] and is \[128, 64\]"),
         (lose_query, "to_qkv"),
         (spoil, "NaN or infinity"),
         (narrow, "20 wide"),
+        (number_layer_a_million, "found 0, 1, 1000000"),
+        (number_block_a_million, "found 0, 1, 1000000"),
+        (shorten_one_table, r"should be \[1, 32, 128\] and is \[1, 8, 128\] \(1 tensors differ"),
+        (flatten_table, r"shape \[32\]"),
+        (flatten_query, r"to_q\.weight of type float32 and shape \[\]"),
+        (narrow_query, "to_qkv"),
+        (quantise, "of type int8"),
+        (make_complex, "of type complex64"),
+        (lengthen_name, "not part of one"),
     ],
 )
 def test_damage_is_named_in_three_sentences_at_most(damage, words):
@@ -189,11 +238,35 @@ def test_damage_is_named_in_three_sentences_at_most(damage, words):
         ({"generation": "v3", "num_heads": "eight"}, "num_heads"),
         ({"generation": "v3", "num_heads": 7}, "7 heads"),
         ({"generation": "v3", "num_heads": 0}, "heads"),
+        ({"generation": "v3", "trained_frames": -5}, "trained_frames"),
+        ({"generation": "v3", "trained_frames": 10**9}, "trained_frames"),
+        ({"generation": "v3" * 100}, "generation"),
+        (["v3"], "generation"),
     ],
 )
 def test_edited_metadata_is_refused(spec, words):
     with pytest.raises(CheckpointError, match=words):
         load(as_file(official(toy_spec()), {"spec": spec}))
+
+
+def test_8_bit_floats_are_read_exactly():
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in official(toy_spec()).items()}
+    found = split_qkv(load(as_file(tensors)).state_dict())
+    assert all(torch.equal(found[name], tensor.to(torch.float16)) for name, tensor in tensors.items())
+
+
+def test_weights_are_held_in_the_type_asked_for_and_positions_as_they_are():
+    tensors = motion_tensors(as_file(official(toy_spec())))
+    module = build(toy_spec(), tensors, "file", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in module.buffers()} == {torch.float32}
+
+
+def test_values_beyond_the_type_asked_for_are_not_called_broken():
+    tensors = motion_tensors(as_file(official(toy_spec())))
+    key = next(name for name in tensors if name.endswith("proj_in.weight"))
+    tensors[key] = tensors[key] * 1e5
+    build(toy_spec(), tensors, "file", dtype=torch.float16)
 
 
 @pytest.mark.parametrize(

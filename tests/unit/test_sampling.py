@@ -68,3 +68,4 @@ def test_preview_maps_latents_to_bytes():
 def test_preview_of_large_latents_is_small():
     rgb = latent_to_rgb(torch.zeros(1, 4, 128, 256), [[0.0] * 3] * 4)
     assert rgb.shape[1:3] == (MAX_PREVIEW_SIDE // 2, MAX_PREVIEW_SIDE)
+    assert latent_to_rgb(torch.zeros(1, 4, 2, 400), [[0.0] * 3] * 4).shape == (1, 1, MAX_PREVIEW_SIDE, 3)
