@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..core.tensor_files import read_tensor_file
-from ..motion_modules.load import build, motion_tensors, read_spec
+from ..motion_modules.load import build, motion_tensors
 from ..motion_modules.spec import MotionModuleSpec
+from ..motion_modules.spec_reader import read_spec
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ Source: `module.` is DistributedDataParallel's, guoyww/AnimateDiff train.py.
 """
 
 ADDRESS = re.compile(r"^(?:(down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.")
+POSITION_TABLE = ".pos_encoder.pe"
 PARTS = ("q", "k", "v")
 _PART = re.compile(r"\.to_([qkv])\.weight$")
 _FUSED = ".to_qkv.weight"

@@ -9,8 +9,9 @@ import torch
 from motiongraft.core.errors import CheckpointError
 from motiongraft.core.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from motiongraft.motion_modules.keys import fuse_qkv, split_qkv, strip_prefixes
-from motiongraft.motion_modules.load import build, motion_tensors, read_spec, saved_form
+from motiongraft.motion_modules.load import build, motion_tensors, saved_form
 from motiongraft.motion_modules.module import MotionModule
+from motiongraft.motion_modules.spec_reader import read_spec
 from motiongraft.tests.helpers.random_modules import random_module, toy_spec
 
 GENERATIONS = ["v1", "v2", "v3", "sdxl-beta"]
