@@ -55,4 +55,4 @@ check: $(READY)
 	$(PYTHON) docs/check_links.py
 
 bench: $(READY)
-	$(PYTHON) bench
+	$(PYTHON) bench $(ARGS)
