@@ -1,5 +1,6 @@
 """The temporal transformer: norm, project in, attend over time, feed forward, project out, add."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,11 @@ from .frames import norm_over_frames
 NUM_GROUPS = 32
 GROUP_NORM_EPS = 1e-6
 """Source: guoyww/AnimateDiff motion_module.py, `TemporalTransformer3DModel.norm`."""
+MAX_TOKENS = 2**15
+"""Tokens in a feed-forward layer at once: enough to keep a GPU busy, few enough for 0.3 GiB at width 320 in float16.
+
+Measured in docs/performance.md. Offloaded weights come once for each part; the layers of large frames have few.
+"""
 
 
 class GatedProjection(nn.Module):
@@ -29,7 +35,10 @@ class GatedProjection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers, four times as wide between them. `net.1` is the published dropout of 0, without weights."""
+    """Two layers, four times as wide between them. `net.1` is the published dropout of 0, without weights.
+
+    It takes a part of the tokens at a time: what lies between its layers would else be the peak of an SDXL step.
+    """
 
     def __init__(self, channels: int, operations: Operations):
         super().__init__()
@@ -38,7 +47,8 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Shapes: `n t c` -> `n t c`."""
-        return self.net(tokens)
+        parts = [self.net(part) for part in torch.split(tokens, max(1, MAX_TOKENS // tokens.shape[1]))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class TemporalTransformerBlock(nn.Module):

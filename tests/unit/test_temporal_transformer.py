@@ -128,6 +128,17 @@ def test_attention_is_split_where_kernels_end(monkeypatch):
     assert torch.allclose(attend_over_time(qkv, 4, 8), whole, atol=1e-6)
 
 
+def test_feed_forward_in_parts_equals_the_whole(monkeypatch):
+    import motiongraft.motion_modules.transformer as transformers
+
+    module, x = transformer(), torch.randn(16, 64, 4, 4)
+    whole = module(x, 16)
+    monkeypatch.setattr(transformers, "MAX_TOKENS", 40)
+    assert torch.allclose(module(x, 16), whole, atol=1e-6)
+    monkeypatch.setattr(transformers, "MAX_TOKENS", 1)
+    assert torch.allclose(module(x, 16), whole, atol=1e-6)
+
+
 def test_attention_reads_the_projection_without_copies():
     qkv = torch.randn(2 * 16, 64, 3 * 64)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:

@@ -1,0 +1,27 @@
+"""The command line: `python bench`, from a checkout of any name. Options: `python bench --help`."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = "motiongraft"
+
+
+def main() -> int:
+    """The exit status of a measurement."""
+    # Python put bench/ in front of the path, where its modules would hide others of the same name.
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() not in (CHECKOUT, CHECKOUT / "bench")]
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, CHECKOUT / "__init__.py", submodule_search_locations=[str(CHECKOUT)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[PACKAGE] = package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return int(importlib.import_module(f"{PACKAGE}.bench.command").main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
