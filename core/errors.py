@@ -5,6 +5,8 @@ MotionError
 ├── IncompatibleModelError   two sound models that do not fit together
 ├── SettingsError            a widget or argument outside its range
 ├── ShapeError               a tensor whose shape cannot be what the caller meant
+├── TrainingDataError        clips, captions or a cache that cannot be trained on
+├── RunError                 a run that cannot start, go on, or be written
 └── HostError                ComfyUI is missing, too old, or called us in an unforeseen way
 
 Every message says what was expected, what was found, where, and what to do.
@@ -34,6 +36,14 @@ class SettingsError(MotionError):
 
 class ShapeError(MotionError):
     """A tensor whose shape contradicts the number of frames or channels."""
+
+
+class TrainingDataError(MotionError):
+    """Clips, captions or a cache of them that nothing can be trained on."""
+
+
+class RunError(MotionError):
+    """A training run that cannot start, go on or be written."""
 
 
 class HostError(MotionError):
