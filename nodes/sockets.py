@@ -3,6 +3,10 @@
 from comfy_api.latest import io
 
 CATEGORY = "MotionGraft"
+TRAINING_CATEGORY = f"{CATEGORY}/Train"
 
 MotionModuleSocket = io.Custom("MOTION_MODULE")
 MotionLoRASocket = io.Custom("MOTION_LORA")
+TrainingClipsSocket = io.Custom("TRAINING_CLIPS")
+CachedClipsSocket = io.Custom("CACHED_CLIPS")
+TrainingSettingsSocket = io.Custom("TRAINING_SETTINGS")
