@@ -1,5 +1,8 @@
 """Self-attention over time, at every pixel for itself, straight from the spatial token layout."""
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,17 +25,32 @@ def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int) -> Tensor:
     Shapes: qkv `(b f) n (3 h d)` -> `(b f) n (h d)`, with f = num_frames, h = num_heads
     Source: arXiv 2307.04725 equations 4 and 5.
     """
+    if torch.is_grad_enabled():
+        # Written into one result, every clip would cost the backward pass a copy of the gradient of all of them.
+        return torch.cat([_joined(_attend(clip, num_heads)) for clip in qkv.split(num_frames)])
     frames, tokens, width = qkv.shape
     out = qkv.new_empty(frames, tokens, width // 3)
-    heads = (num_heads, width // (3 * num_heads))
-    for start in range(0, frames, num_frames):
-        clip = slice(start, start + num_frames)
-        q, k, v = qkv[clip].view(num_frames, tokens, 3, *heads).permute(2, 1, 3, 0, 4)
-        gathered = out[clip].view(num_frames, tokens, *heads).permute(1, 2, 0, 3)
-        for first in range(0, tokens, MAX_SEQUENCES):
-            part = slice(first, first + MAX_SEQUENCES)
-            gathered[part] = F.scaled_dot_product_attention(q[part], k[part], v[part])
+    for clip, place in zip(qkv.split(num_frames), out.split(num_frames), strict=True):
+        first = 0
+        for part in _attend(clip, num_heads):
+            place[:, first : first + part.shape[1]].unflatten(2, part.shape[2:]).copy_(part)
+            first += part.shape[1]
     return out
+
+
+def _attend(clip: Tensor, num_heads: int) -> Iterator[Tensor]:
+    """The attention of one clip, so many sequences at a time. Shapes: `f n (3 h d)` -> `f n' h d` each"""
+    heads = (num_heads, clip.shape[2] // (3 * num_heads))
+    q, k, v = clip.unflatten(2, (3, *heads)).permute(2, 1, 3, 0, 4)
+    for first in range(0, clip.shape[1], MAX_SEQUENCES):
+        part = slice(first, first + MAX_SEQUENCES)
+        yield F.scaled_dot_product_attention(q[part], k[part], v[part]).permute(2, 0, 1, 3)
+
+
+def _joined(parts: Iterator[Tensor]) -> Tensor:
+    """Shapes: `f n' h d` each -> `f n (h d)`."""
+    joined = [part.flatten(2) for part in parts]
+    return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
 
 
 class PositionTable(nn.Module):

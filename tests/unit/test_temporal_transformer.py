@@ -119,13 +119,22 @@ def test_gradients_equal_the_reference():
         assert (parameter.grad - expected).abs().max() < 1e-4 * expected.abs().max(), name
 
 
-def test_attention_is_split_where_kernels_end(monkeypatch):
+@pytest.mark.parametrize("trains", [False, True])
+def test_attention_is_split_where_kernels_end(monkeypatch, trains):
     import motiongraft.motion_modules.attention as attention
 
     qkv = torch.randn(2 * 4, 10, 3 * 64)
-    whole = attend_over_time(qkv, 4, 8)
-    monkeypatch.setattr(attention, "MAX_SEQUENCES", 3)
-    assert torch.allclose(attend_over_time(qkv, 4, 8), whole, atol=1e-6)
+    with torch.set_grad_enabled(trains):
+        whole = attend_over_time(qkv, 4, 8)
+        monkeypatch.setattr(attention, "MAX_SEQUENCES", 3)
+        assert torch.allclose(attend_over_time(qkv, 4, 8), whole, atol=1e-6)
+
+
+def test_attention_is_the_same_with_and_without_gradients():
+    qkv = torch.randn(2 * 4, 10, 3 * 64)
+    with torch.no_grad():
+        plain = attend_over_time(qkv, 4, 8)
+    assert torch.equal(attend_over_time(qkv, 4, 8), plain)
 
 
 def test_feed_forward_in_parts_equals_the_whole(monkeypatch):
@@ -141,7 +150,10 @@ def test_feed_forward_in_parts_equals_the_whole(monkeypatch):
 
 def test_attention_reads_the_projection_without_copies():
     qkv = torch.randn(2 * 16, 64, 3 * 64)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+    with (
+        torch.no_grad(),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile,
+    ):
         attend_over_time(qkv, 16, 8)
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["aten::scaled_dot_product_attention"] == 2
