@@ -1,0 +1,291 @@
+"""The training loop of all three stages. It knows no host: a denoiser, a trainee and a run folder are handed to it."""
+
+import logging
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import RunError
+from .batches import TrainingData
+from .checkpoints import Checkpoint
+from .denoiser import Denoiser
+from .draws import Draw
+from .guards import BadSteps, check_finite
+from .loss import Objective
+from .memory_plan import GIBIBYTE, MemoryPlan, fit_to_memory, kept_bytes, needed_bytes
+from .optimizer import MovingAverage, learning_rate_at, make_optimizer, optimizer_tensors, restore_optimizer
+from .progress import Observer, StepReport
+from .run_folder import RunFolder
+from .settings import TrainingSettings
+from .trainee import Trainee
+from .validation import Validation
+
+log = logging.getLogger(__name__)
+
+SMOOTHING = 0.1
+"""Share of the newest step in the time that a step is expected to take."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run ends with."""
+
+    tensors: dict[str, Tensor]
+    """In the published layout, in float32 on the CPU: the moving average where one is kept."""
+    losses: list[float]
+    """Of every step since the run began."""
+
+
+class TrainingLoop:
+    """A run, from wherever its folder stands to its last step."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        trainee: Trainee,
+        data: TrainingData,
+        settings: TrainingSettings,
+        run: RunFolder,
+        observer: Observer,
+    ):
+        trainee.check()
+        self.denoiser, self.trainee, self.data = denoiser, trainee, data
+        self.settings, self.run_folder, self.observer = settings, run, observer
+        self.parameters = trainee.parameters
+        self.optimizer = make_optimizer(self.parameters.values(), settings)
+        self.average = MovingAverage(settings.ema, self.parameters) if settings.ema else None
+        self.scaler = torch.amp.grad_scaler.GradScaler(denoiser.device.type, enabled=settings.precision == "fp16")
+        self.validation = Validation(data, Objective(trainee.shares))
+        self.objective = Objective(trainee.shares, settings.min_snr)
+        self.step = 0
+        self.best: float | None = None
+        """The lowest validation loss of a checkpoint."""
+        self.bad_steps = BadSteps(settings.precision == "fp16")
+        self.plan = MemoryPlan(settings.batch_size, settings.checkpointing == "on")
+        self._validation_loss: float | None = None
+        self._saved_step: int | None = None
+        self._is_updating = False
+        self._seconds_per_step: float | None = None
+
+    def run(self) -> TrainingResult:
+        """Train to the last step. Stopped at any point it leaves a checkpoint from which the next call goes on.
+
+        Raises: RunError if gradients stay infinite or the disk fails twice; whatever `check_cancelled` raises.
+        """
+        self._restore()
+        try:
+            if self.step < self.settings.steps:
+                self._choose_plan()
+            if self.step == 0:
+                self._validate()
+            while self.step < self.settings.steps:
+                self._advance()
+        except BaseException:
+            self._save_before_leaving()
+            raise
+        if self._saved_step != self.step:
+            self._save()
+        return TrainingResult(self.published(), self._losses())
+
+    def published(self) -> dict[str, Tensor]:
+        """The weights as they are now in the published layout: the moving average where one is kept."""
+        weights = self.average.weights if self.average else self.parameters
+        return self.trainee.publish({name: weight.detach().float().cpu() for name, weight in weights.items()})
+
+    def _advance(self) -> None:
+        """One step, and whatever is due after it."""
+        started = time.monotonic()
+        self.observer.check_cancelled()
+        rate = learning_rate_at(self.step, self.settings)
+        loss, norm = self._update(self.data.draws(self.step), rate)
+        self._report(loss, rate, norm, time.monotonic() - started)
+        if self._is_due(self.settings.validate_every):
+            self._validate()
+        if self._is_due(self.settings.sample_every):
+            self._sample()
+        if self._is_due(self.settings.save_every):
+            self._save()
+
+    def _update(self, draws: Sequence[Draw], rate: float) -> tuple[float, float]:
+        """Loss and gradient norm of a step; a step whose gradient is not finite leaves the weights alone."""
+        loss = self._gradient(draws)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings.gradient_clip or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
+        is_good = self.bad_steps.note(self.step, loss, norm, draws, self.data.cached, self.scaler.get_scale())
+        self._is_updating = True  # from here to the end of the step the weights are between two steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if is_good:
+            self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average and is_good:
+            self.average.update(self.parameters, self.step)
+        self.step += 1
+        self._is_updating = False
+        return loss, norm
+
+    def _gradient(self, draws: Sequence[Draw]) -> float:
+        """The mean loss, its gradient left in the weights. Where memory got short since, in smaller bites."""
+        try:
+            return self._backward(draws)
+        except torch.OutOfMemoryError:
+            self._choose_plan()
+            return self._backward(draws)
+
+    def _backward(self, draws: Sequence[Draw]) -> float:
+        """The mean loss over all clips of a step, its gradient left in the weights."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for first in range(0, len(draws), self.plan.micro_batch):
+            self.observer.check_cancelled()
+            part = draws[first : first + self.plan.micro_batch]
+            losses = self.objective.losses(self.denoiser, self.data.batch(part, self.denoiser))
+            loss = losses.sum() / len(draws)
+            torch.autograd.backward(self.scaler.scale(loss))
+            total += float(loss.detach())
+        return total
+
+    def _choose_plan(self) -> None:
+        """Estimate, then probe one forward and backward pass at full size: settles how a step is carried out."""
+        draws = self.data.draws(self.step)
+        if self.settings.checkpointing == "auto" and not self.plan.checkpointing:
+            self.plan = replace(self.plan, checkpointing=not self._can_keep(draws))
+
+        def attempt(plan: MemoryPlan) -> None:
+            self.plan, self.denoiser.checkpointing = plan, plan.checkpointing
+            try:
+                self._backward(draws[: plan.micro_batch])
+            finally:
+                self.optimizer.zero_grad(set_to_none=True)
+
+        may_checkpoint = self.settings.checkpointing == "auto"
+        self.plan = fit_to_memory(self.plan, may_checkpoint, attempt, self.observer.say)
+
+    def _can_keep(self, draws: Sequence[Draw]) -> bool:
+        """Whether memory is there to keep all activations for the backward pass, told from those of one clip."""
+        self.denoiser.checkpointing = False
+        batch = self.data.batch(draws[:1], self.denoiser)
+        try:
+            kept = kept_bytes(lambda: self.objective.losses(self.denoiser, batch), self.trainee.module)
+        except torch.OutOfMemoryError:
+            return False
+        num_weights = sum(weight.numel() for weight in self.parameters.values())
+        needed = needed_bytes(num_weights, self.average is not None, kept, self.plan.micro_batch)
+        free = self.denoiser.free_memory()
+        say = self.observer.say if needed > free else log.info
+        say(
+            f"training needs about {needed / GIBIBYTE:.1f} GiB with activations kept, {free / GIBIBYTE:.1f} GiB are free"
+        )
+        return needed <= free
+
+    @contextmanager
+    def _averaged(self) -> Generator[None]:
+        """The moving average in the place of the weights."""
+        if self.average is None:
+            yield
+            return
+        kept = {name: weight.detach().clone() for name, weight in self.parameters.items()}
+        self._put(self.average.weights)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    @torch.no_grad()
+    def _put(self, weights: Any) -> None:
+        for name, weight in self.parameters.items():
+            weight.copy_(weights[name])
+
+    def _validate(self) -> None:
+        if not self.settings.validate_every:
+            return
+        with self._averaged():
+            report = self.validation.measure(self.denoiser, self.step)
+        self.run_folder.metrics.append("validation", self.step, loss=report.loss, by_timestep=report.by_timestep)
+        self.observer.on_validation(report)
+        self._validation_loss = report.loss
+
+    def _sample(self) -> None:
+        with self._averaged():
+            latents = self.validation.sample(self.denoiser)
+        self.observer.on_sample(latents, self.step, self.run_folder.samples)
+
+    def _is_due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _report(self, loss: float, rate: float, norm: float, seconds: float) -> None:
+        usual = self._seconds_per_step
+        self._seconds_per_step = seconds if usual is None else usual + SMOOTHING * (seconds - usual)
+        left = self._seconds_per_step * (self.settings.steps - self.step)
+        self.run_folder.metrics.append(
+            "step", self.step, loss=loss, learning_rate=rate, gradient_norm=norm, seconds=seconds
+        )
+        self.observer.on_step(StepReport(self.step, self.settings.steps, loss, rate, norm, left))
+
+    def _losses(self) -> list[float]:
+        return [line["loss"] for line in self.run_folder.metrics.read() if line["kind"] == "step"]
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next step depends on."""
+        tensors = {
+            "weights": {name: weight.detach() for name, weight in self.parameters.items()},
+            "optimizer": optimizer_tensors(self.optimizer, self.parameters),
+        }
+        if self.average:
+            tensors["ema"] = self.average.weights
+        state = {"best": self.best, "scaler": self.scaler.state_dict(), "bad_steps": self.bad_steps.total}
+        return Checkpoint(self.step, tensors, state)
+
+    def _restore(self) -> None:
+        checkpoint = self.run_folder.load_checkpoint()
+        if checkpoint is None:
+            return
+        self._put(checkpoint.tensors["weights"])
+        restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors["optimizer"])
+        if self.average:
+            self.average.weights = {
+                name: weight.to(self.denoiser.device)
+                for name, weight in checkpoint.tensors.get("ema", checkpoint.tensors["weights"]).items()
+            }
+        if self.scaler.is_enabled() and checkpoint.state["scaler"]:
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.best = checkpoint.state["best"]
+        self.bad_steps.total = checkpoint.state["bad_steps"]
+        self.step = self._saved_step = checkpoint.step
+
+    def _save(self) -> None:
+        """Write a checkpoint. A disk that fails once costs that checkpoint; at the second time the run stops."""
+        check_finite(self.parameters, self.trainee.stage)
+        found = self._validation_loss
+        is_best = found is not None and (self.best is None or found < self.best)
+        self.best = found if is_best else self.best
+        try:
+            self.run_folder.save_checkpoint(self.checkpoint(), is_best)
+        except RunError as error:
+            if self.bad_steps.disk_failed:
+                raise
+            self.bad_steps.disk_failed = True
+            self.observer.say(f"no checkpoint at step {self.step}, training goes on: {error}")
+            return
+        self._saved_step = self.step
+
+    def _save_before_leaving(self) -> None:
+        """Keep what was learned, whatever ended the run; nothing here may hide why it ended."""
+        if self._is_updating or self._saved_step == self.step or self.step == 0:
+            return
+        try:
+            check_finite(self.parameters, self.trainee.stage)
+            self.run_folder.save_checkpoint(self.checkpoint())
+            self._saved_step = self.step
+        except Exception as error:
+            log.warning("the run could not be saved at step %d: %s", self.step, error)
+        else:
+            self.observer.say(f"stopped after step {self.step}; queue it again to go on ({self.run_folder.path})")
