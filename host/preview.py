@@ -9,12 +9,11 @@ from typing import Any
 
 import folder_paths
 from comfy.model_patcher import ModelPatcher
-from comfy_execution.progress import get_progress_state
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ..sampling.latent_preview import latent_to_rgb
+from .editor import is_watched, send
 
 log = logging.getLogger(__name__)
 
@@ -44,33 +43,33 @@ class AnimatedPreview:
 
         Shapes: x0 `f c h w`
         """
-        now = time.monotonic()
-        if not self._is_watched() or (now < self._next and step < total_steps):
+        is_early = time.monotonic() < self._next and step < total_steps
+        if is_early or self._format.latent_rgb_factors is None or not is_watched(self._node_id):
+            return
+        self.send(
+            latent_to_rgb(x0, self._format.latent_rgb_factors, self._format.latent_rgb_factors_bias), step, total_steps
+        )
+
+    def send(self, frames: Tensor, step: int, total_steps: int) -> None:
+        """Send a clip of finished pictures, to whoever watches. Shapes: frames `f h w 3`, uint8"""
+        if not is_watched(self._node_id):
             return
         try:
-            path = self._save(x0, step)
+            path = self._save(frames, step)
         except OSError as error:
             log.warning("no animated preview: %s", error)  # a full disk must not cost the clip itself
             return
         finally:
             self._next = time.monotonic() + SECONDS_BETWEEN
         file = {"filename": path.name, "subfolder": SUBFOLDER, "type": "temp"}
-        clip = {"frames": x0.shape[0], "frames_per_second": FRAMES_PER_SECOND}
-        self._send({**file, **clip, "step": step, "total_steps": total_steps})
+        clip = {"frames": frames.shape[0], "frames_per_second": FRAMES_PER_SECOND}
+        send(EVENT, self._node_id, {**file, **clip, "step": step, "total_steps": total_steps})
 
-    def _is_watched(self) -> bool:
-        server = getattr(PromptServer, "instance", None)
-        can_show = self._format.latent_rgb_factors is not None and self._node_id is not None
-        return can_show and server is not None and server.client_id in server.sockets
-
-    def _save(self, x0: Tensor, step: int) -> Path:
-        frames = latent_to_rgb(x0, self._format.latent_rgb_factors, self._format.latent_rgb_factors_bias)
-        images = [Image.fromarray(frame) for frame in frames.numpy()]
+    def _save(self, frames: Tensor, step: int) -> Path:
         folder = Path(folder_paths.get_temp_directory()) / SUBFOLDER
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._run}_{step:04}.webp"
-        duration_ms = 1000 // FRAMES_PER_SECOND
-        images[0].save(path, save_all=True, append_images=images[1:], duration=duration_ms, loop=0, quality=80)
+        write_animation(path, frames)
         self._forget_old(path)
         return path
 
@@ -79,10 +78,9 @@ class AnimatedPreview:
         while len(self._files) > FILES_KEPT:
             self._files.popleft().unlink(missing_ok=True)
 
-    def _send(self, message: dict[str, Any]) -> None:
-        server = PromptServer.instance
-        progress = get_progress_state()
-        message["node_id"] = self._node_id
-        message["display_node_id"] = progress.dynprompt.get_display_node_id(self._node_id)
-        message["prompt_id"] = progress.prompt_id
-        server.send_sync(EVENT, message, server.client_id)
+
+def write_animation(path: Path, frames: Tensor) -> None:
+    """A looping WEBP. Shapes: frames `f h w 3`, uint8"""
+    images = [Image.fromarray(frame) for frame in frames.numpy()]
+    duration_ms = 1000 // FRAMES_PER_SECOND
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration_ms, loop=0, quality=80)

@@ -2,8 +2,13 @@ import { ClipPlayer } from "./clip_player.js";
 import { findNode } from "./find_node.js";
 import { altTextOf, captionOf, isLast, pictureRoute, playTimeOf } from "./preview_message.js";
 
-/** The nodes that play their clip while they sample. */
-const NODE_TYPE = "SampleAnimation";
+/** The nodes that play a clip while they run: the one that they sample, or samples of what they train. */
+const NODE_TYPES = new Set([
+  "SampleAnimation",
+  "MotionGraft_TrainDomainAdapter",
+  "MotionGraft_TrainMotionModule",
+  "MotionGraft_TrainMotionLoRA",
+]);
 const WIDGET_NAME = "animated_preview";
 const WIDGET_TYPE = "MOTIONGRAFT_PREVIEW";
 /** Room for the picture and its caption, as much as ComfyUI gives to a still preview. */
@@ -32,7 +37,7 @@ export function showPreview(host, message) {
 function senderOf(graph, message) {
   // A node that another one expanded into is not in the graph under its own id; it is shown by display_node_id.
   const ids = [message.display_node_id, message.node_id];
-  return ids.map((id) => findNode(graph, id)).find((node) => node?.type === NODE_TYPE);
+  return ids.map((id) => findNode(graph, id)).find((node) => NODE_TYPES.has(node?.type));
 }
 
 function playerOf(host, node) {

@@ -40,6 +40,12 @@ test("the node that samples gets a preview", () => {
   assert.deepEqual(given, [{ node: nodes[7], name: "animated_preview", type: "MOTIONGRAFT_PREVIEW" }]);
 });
 
+test("training nodes show the clips that they make on the way", () => {
+  nodes[7] = { type: "MotionGraft_TrainMotionModule" };
+  showPreview(host, message);
+  assert.equal(given[0].node, nodes[7]);
+});
+
 test("a node gets one preview for all messages", () => {
   showPreview(host, message);
   showPreview(host, { ...message, step: 2 });
