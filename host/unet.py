@@ -48,7 +48,7 @@ def find_places(model: ModelPatcher, spec: MotionModuleSpec, name: str) -> dict[
 
     Raises: IncompatibleModelError if the model has no such UNet, or its depth or widths differ.
     """
-    unet = _image_unet(model, name)
+    unet = check_image_unet(model, name)
     _check_depth(model, unet, spec, name)
     places: dict[Place, Address] = {}
     for address, channels in spec.sites():
@@ -67,13 +67,14 @@ def last_place(unet: UNetModel) -> Place:
     return Place(("output", last), SpatialTransformer if isinstance(layer, SpatialTransformer) else ResBlock)
 
 
-def _image_unet(model: ModelPatcher, name: str) -> UNetModel:
+def check_image_unet(model: ModelPatcher, name: str) -> UNetModel:
+    """The model's UNet. Raises: IncompatibleModelError if the model has none that motion can be spliced into."""
     unet = unet_of(model)
     video = (VideoResBlock, SpatialVideoTransformer)
     if not isinstance(unet, UNetModel) or any(isinstance(layer, video) for layer in unet.modules()):
         raise IncompatibleModelError(
-            f"{name} moves the UNet of SD 1.5 or SDXL models, and this model is {model_name(model)}. "
-            "Load an SD 1.5 or SDXL checkpoint that fits the motion module."
+            f"{name} needs the UNet of an SD 1.5 or SDXL model, and this model is {model_name(model)}. "
+            "Load an SD 1.5 or SDXL checkpoint."
         )
     return unet
 
@@ -83,7 +84,8 @@ def model_name(model: ModelPatcher) -> str:
     return type(model.model.model_config).__name__
 
 
-def _base_name(model: ModelPatcher) -> str:
+def base_name(model: ModelPatcher) -> str:
+    """`SD 1.5` or `SDXL`, or ComfyUI's name for another family."""
     families = {SD15: "SD 1.5", SDXL: "SDXL"}
     config = model.model.model_config
     return next((name for family, name in families.items() if isinstance(config, family)), model_name(model))
@@ -112,7 +114,7 @@ def _check_depth(model: ModelPatcher, unet: UNetModel, spec: MotionModuleSpec, n
     per_level = spec.layers_per_block + 1
     expected = (per_level * len(spec.down_channels), per_level * len(spec.up_channels))
     if (len(unet.input_blocks), len(unet.output_blocks)) != expected:
-        base = _base_name(model)
+        base = base_name(model)
         raise IncompatibleModelError(
             f"{name} is for {spec.base}, this model is {base}. "
             f"Choose a motion module for {base}, or an {spec.base} checkpoint."

@@ -1,0 +1,237 @@
+"""The three training nodes' one function each: check, copy the base, train in its own run folder, load the result."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfyui_version
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core.errors import SettingsError
+from ..core.tensor_files import read_tensor_file
+from ..lora.domain_adapter import DomainAdapter, read_domain_adapter
+from ..lora.motion_lora import MotionLoRA, read_motion_lora
+from ..motion_modules.load import build
+from ..motion_modules.module import MotionModule
+from ..training.batches import TrainingData
+from ..training.cached_clips import CachedClips
+from ..training.disk_space import check_free_space
+from ..training.job import Job
+from ..training.loop import TrainingLoop
+from ..training.run_folder import RunFolder, open_run
+from ..training.settings import TrainingSettings
+from ..training.start import advice, check_clip_lengths, check_clips_fit_base, check_same_vae
+from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
+from .denoiser import ComfyDenoiser
+from .fingerprints import fingerprint_module, fingerprint_tensors
+from .motion_modules import LoadedMotionModule, load_motion_module
+from .saving import baked_weights
+from .stages import LAYOUTS, domain_adapter_trainee, motion_lora_trainee, motion_module_trainee, new_motion_module
+from .training_base import TrainingBase, check_base, copy_base, place_on_device, with_adapter
+from .training_progress import NodeObserver
+
+log = logging.getLogger(__name__)
+
+RUNS = "motiongraft"
+"""The folder of runs under ComfyUI's output folder."""
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+LossMap = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What all three training nodes are given."""
+
+    model: ModelPatcher
+    cached_clips: CachedClips
+    settings: TrainingSettings
+    run_name: str
+    vae: Any = None
+    node_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage as `_train` carries it out."""
+
+    name: str
+    structure: Mapping[str, Any]
+    """What decides the shape and meaning of the result, beside base and data."""
+    prepare: Callable[[TrainingBase], tuple[Trainee, ComfyDenoiser]]
+    """Puts the trainable weights into a base on its device."""
+    adapter: Mapping[str, Tensor] | None = None
+    paths: Mapping[str, str | None] | None = None
+
+
+def train_domain_adapter(request: TrainingRequest, rank: int) -> tuple[DomainAdapter, LossMap]:
+    """Stage 1: a LoRA of the base's attention that takes on the look of the clips, and the loss of every step.
+
+    Raises: MotionError for what cannot be trained, within seconds; whatever stopped the run, after it was saved.
+    """
+
+    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
+        denoiser = ComfyDenoiser(base, _type_of(request))
+        return domain_adapter_trainee(base, denoiser, rank, request.settings.seed), denoiser
+
+    _check_rank(rank)
+    path, losses = _train(request, Stage(DOMAIN_ADAPTER, {"rank": rank}, prepare))
+    return read_domain_adapter(read_tensor_file(path)), losses
+
+
+def train_motion_module(
+    request: TrainingRequest, layout: str, adapter: Mapping[str, Tensor] | None, start: LoadedMotionModule | None
+) -> tuple[LoadedMotionModule, LossMap]:
+    """Stage 2: a motion module for the base, from nothing or from one that exists, and the loss of every step."""
+    frames = max(bucket.num_frames for bucket in request.cached_clips.buckets)
+
+    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
+        module = _own_copy(start) if start else new_motion_module(base, layout, frames, request.settings.seed)
+        denoiser = ComfyDenoiser(base, _type_of(request), module, MOTION_MODULE)
+        return motion_module_trainee(base, module), denoiser
+
+    if layout not in LAYOUTS:
+        raise SettingsError(f"layout should be one of {', '.join(LAYOUTS)}, found {layout}. Choose one of these.")
+    check_clip_lengths(request.cached_clips, start.spec.num_positions if start else max(frames, 2))
+    structure = {"layout": start.spec.generation if start else layout, "motion_module": _hash_of(start)}
+    stage = Stage(MOTION_MODULE, structure, prepare, adapter, {"motion_module": start.name if start else None})
+    path, losses = _train(request, stage)
+    return replace(load_motion_module(path), name=path.parent.name), losses
+
+
+def train_motion_lora(
+    request: TrainingRequest, motion: LoadedMotionModule, rank: int, adapter: Mapping[str, Tensor] | None
+) -> tuple[MotionLoRA, LossMap]:
+    """Stage 3: a MotionLoRA for a motion module, and the loss of every step."""
+
+    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
+        module = _own_copy(motion)
+        denoiser = ComfyDenoiser(base, _type_of(request), module, motion.name)
+        return motion_lora_trainee(base, module, rank, request.settings.seed), denoiser
+
+    _check_rank(rank)
+    check_clip_lengths(request.cached_clips, motion.spec.num_positions)
+    structure = {"rank": rank, "motion_module": _hash_of(motion)}
+    path, losses = _train(request, Stage(MOTION_LORA, structure, prepare, adapter, {"motion_module": motion.name}))
+    return replace(read_motion_lora(read_tensor_file(path)), name=path.parent.name), losses
+
+
+def runs_folder() -> Path:
+    """Where runs live."""
+    return Path(folder_paths.get_output_directory()) / RUNS
+
+
+def run_stamp(run_name: str) -> str:
+    """A text that changes when the result of a run of this name appears or goes away."""
+    finals = sorted(runs_folder().glob(f"{run_name}*/final.safetensors"))
+    return ";".join(f"{path.parent.name}:{path.stat().st_mtime_ns}" for path in finals)
+
+
+def _train(request: TrainingRequest, stage: Stage) -> tuple[Path, LossMap]:
+    """The file that a run ends with, and its losses; a run that is finished already is not repeated."""
+    check_base(request.model)
+    _check_clips(request)
+    with _training_mode():
+        base = copy_base(request.model)
+        job = _job(request, stage, base)
+        with open_run(runs_folder(), request.run_name, job) as run:
+            observer = NodeObserver(base, request.vae, request.node_id, run.path, stage.name, request.settings.steps)
+            for text in (*run.messages, *advice(request.cached_clips, stage.name == MOTION_LORA)):
+                observer.say(text)
+            if not run.is_finished:
+                _run(request, stage, base, run, observer)
+            losses = [line["loss"] for line in run.metrics.read() if line["kind"] == "step"]
+            return run.final_path, {"loss": losses}
+
+
+def _run(request: TrainingRequest, stage: Stage, base: TrainingBase, run: RunFolder, observer: NodeObserver) -> None:
+    if stage.adapter is not None:
+        base = with_adapter(base, stage.adapter, "the domain adapter")
+    place_on_device(base, _type_of(request))
+    trainee, denoiser = stage.prepare(base)
+    data = TrainingData(request.cached_clips, request.settings, trainee.single_frames)
+    log.info(
+        "%s: %d trainable weights in %d tensors, %d clips, %s",
+        run.path.name,
+        sum(weight.numel() for weight in trainee.parameters.values()),
+        len(trainee.parameters),
+        len(request.cached_clips),
+        request.settings.precision,
+    )
+    check_free_space(run.path, _disk_bytes(trainee, request.settings), "three checkpoints and the result")
+    result = TrainingLoop(denoiser, trainee, data, request.settings, run, observer).run()
+    run.write_final(result.tensors, {**trainee.metadata, "training": _provenance(run, request)})
+
+
+def _disk_bytes(trainee: Trainee, settings: TrainingSettings) -> int:
+    """What a run writes at most: weights, two moments and perhaps their average, three times and one more on its way."""
+    num_weights = sum(weight.numel() for weight in trainee.parameters.values())
+    return num_weights * (4 * (4 if settings.ema else 3) * 4 + 4)
+
+
+@contextmanager
+def _training_mode() -> Iterator[None]:
+    """Nodes run without gradients; training needs them, and ComfyUI's kernels that know none must step aside."""
+    was_training = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        comfy.model_management.in_training = was_training
+        comfy.model_management.soft_empty_cache()
+
+
+def _check_clips(request: TrainingRequest) -> None:
+    unet = request.model.get_model_object("diffusion_model")
+    unet = getattr(unet, "_orig_mod", unet)
+    pooled = None if unet.num_classes is None else request.model.model.adm_channels
+    context = request.model.model.model_config.unet_config["context_dim"]
+    check_clips_fit_base(request.cached_clips, request.model.model.latent_format.latent_channels, context, pooled)
+    if request.vae is not None:
+        check_same_vae(request.cached_clips, fingerprint_module(request.vae.first_stage_model))
+
+
+def _job(request: TrainingRequest, stage: Stage, base: TrainingBase) -> Job:
+    return Job(
+        stage=stage.name,
+        structure={
+            **stage.structure,
+            "base": base.fingerprint,
+            "clips": request.cached_clips.fingerprint,
+            "domain_adapter": None if stage.adapter is None else fingerprint_tensors(stage.adapter),
+        },
+        settings=request.settings,
+        paths={"base": base.path, "clips": str(request.cached_clips.folder), **(stage.paths or {})},
+        versions={"comfyui": comfyui_version.__version__, "torch": torch.__version__},
+    )
+
+
+def _provenance(run: RunFolder, request: TrainingRequest) -> dict[str, Any]:
+    """What a published file says of how it was made."""
+    return {"run": run.path.name, **dict(run.job.structure), "settings": asdict(request.settings)}
+
+
+def _own_copy(motion: LoadedMotionModule) -> MotionModule:
+    """A plain module in float32 with the weights of a loaded one, MotionLoRAs that were applied to it included."""
+    tensors = {name: tensor.clone() for name, tensor in baked_weights(motion.patcher)}
+    return build(motion.spec, tensors, motion.name, dtype=torch.float32)
+
+
+def _hash_of(motion: LoadedMotionModule | None) -> str | None:
+    return None if motion is None else fingerprint_tensors(dict(baked_weights(motion.patcher)))
+
+
+def _type_of(request: TrainingRequest) -> torch.dtype:
+    return TYPES[request.settings.precision]
+
+
+def _check_rank(rank: int) -> None:
+    if rank < 1:
+        raise SettingsError(f"rank should be 1 or more, found {rank}. 64 and 128 are those of the published files.")
