@@ -15,7 +15,7 @@ from ..core.tensor_files import TensorFile
 from ..lora.domain_adapter import check_domain_adapter
 from ..lora.low_rank import LowRank
 from ..lora.motion_lora import MotionLoRA, fit
-from .motion_modules import LoadedMotionModule
+from .motion_modules import APPLIED, LoadedMotionModule
 from .unet import model_name
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,11 @@ def apply_motion_lora(motion: LoadedMotionModule, lora: MotionLoRA, strength: fl
     if left_out:
         log.info("%s: %d changes of the middle block left out, %s has none", lora.name, left_out, motion.name)
     patcher = motion.patcher.clone()
-    if strength != 0:
-        patcher.add_patches(weight_patches(changes), strength)
-    return replace(motion, patcher=patcher)
+    if strength == 0:
+        return replace(motion, patcher=patcher)
+    patcher.add_patches(weight_patches(changes), strength)
+    applied = [*motion.metadata.get(APPLIED, []), {"lora": lora.name, "strength": strength}]
+    return replace(motion, patcher=patcher, metadata={**motion.metadata, APPLIED: applied})
 
 
 def weight_patches(changes: Iterable[LowRank]) -> Mapping[Any, Any]:

@@ -1,8 +1,10 @@
 """Motion modules as ComfyUI's own model patchers, so that it loads, offloads, casts and patches them."""
 
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -10,10 +12,13 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ..core.tensor_files import read_tensor_file
+from ..core.tensor_files import TensorFile, read_tensor_file
 from ..motion_modules.load import build, motion_tensors
 from ..motion_modules.spec import MotionModuleSpec
 from ..motion_modules.spec_reader import read_spec
+
+APPLIED = "applied"
+"""The entry of a loaded module's metadata that lists the MotionLoRAs in its patches."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class LoadedMotionModule:
 
     patcher: comfy.model_patcher.ModelPatcher
     name: str
+    metadata: Mapping[str, Any] = field(default_factory=lambda: {}, compare=False)
+    """What the file says about itself, and the MotionLoRAs that were applied since."""
 
     @property
     def spec(self) -> MotionModuleSpec:
@@ -39,12 +46,17 @@ def load_motion_module(path: Path) -> LoadedMotionModule:
 
     Raises: CheckpointError if the file is not a whole, sound motion module.
     """
-    return LoadedMotionModule(create_patcher(str(path)), path.name)
+    file = read_tensor_file(path)
+    said = {key: value for key, value in file.metadata.items() if key != APPLIED}  # nothing is applied yet
+    return LoadedMotionModule(_patcher_of(file), path.name, said)
 
 
 def create_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """A fresh patcher around a file's weights; ComfyUI calls this again for copies on other devices."""
-    file = read_tensor_file(Path(path))
+    return _patcher_of(read_tensor_file(Path(path)), disable_dynamic)
+
+
+def _patcher_of(file: TensorFile, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     tensors = motion_tensors(file)
     spec = read_spec(tensors, file.metadata, file.name)
     module = build(spec, tensors, file.name, comfy.ops.manual_cast, _best_dtype(tensors))
@@ -57,7 +69,7 @@ def create_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patc
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    patcher.cached_patcher_init = (create_patcher, (path,))
+    patcher.cached_patcher_init = (create_patcher, (str(file.path),))
     return patcher
 
 

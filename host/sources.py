@@ -23,7 +23,9 @@ def motion_lora_from(file: str, trained: MotionLoRA | None) -> MotionLoRA:
 def domain_adapter_from(file: str, trained: Mapping[str, Tensor] | None) -> TensorFile:
     """The domain adapter of the file list or of the socket. Raises: SettingsError unless exactly one is given."""
     _check_one("domain_adapter", file, trained)
-    return read_tensor_file(find_file(LORAS, file)) if trained is None else TensorFile(TRAINED, trained)
+    if trained is None:
+        return read_tensor_file(find_file(LORAS, file))
+    return TensorFile(TRAINED, trained, getattr(trained, "metadata", {}))  # other nodes give plain dictionaries
 
 
 def _check_one(widget: str, file: str, trained: object) -> None:

@@ -1,10 +1,34 @@
 """Domain adapter: a LoRA of the base model's attention that takes on the look of the training videos."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ..core.errors import CheckpointError, shown
 from ..core.file_kinds import DOMAIN_ADAPTER, LORA, classify
 from ..core.tensor_files import TensorFile
+
+
+class DomainAdapter(dict[str, Tensor]):
+    """What travels on LORA_MODEL: tensors by the names of their file, and what the file says about itself.
+
+    A plain dictionary to every other node of ComfyUI.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None):
+        super().__init__(tensors)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+
+def read_domain_adapter(file: TensorFile) -> DomainAdapter:
+    """The domain adapter that a file holds.
+
+    Raises: CheckpointError if the file is not a LoRA for a base model's UNet, or holds NaN or infinity.
+    """
+    check_domain_adapter(file)
+    return DomainAdapter(file.tensors, file.metadata)
 
 
 def check_domain_adapter(file: TensorFile) -> None:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class MotionLoRA:
 
     name: str
     changes: tuple[LowRank, ...]
+    metadata: Mapping[str, Any] = field(default_factory=lambda: {}, compare=False)
+    """What the file says about itself, such as how it was trained."""
 
 
 def read_motion_lora(file: TensorFile) -> MotionLoRA:
@@ -42,7 +45,8 @@ def read_motion_lora(file: TensorFile) -> MotionLoRA:
             f"{file.name}: {len(unread)} tensors are named in a layout that MotionGraft does not read yet "
             f"({some(unread[:2])}). Use the LoRA in AnimateDiff's own layout."
         )
-    return MotionLoRA(file.name, tuple(_change(file.name, place, pair) for place, pair in factors.items()))
+    changes = tuple(_change(file.name, place, pair) for place, pair in factors.items())
+    return MotionLoRA(file.name, changes, file.metadata)
 
 
 def fit(lora: MotionLoRA, shapes: Mapping[str, tuple[int, ...]], module_name: str) -> tuple[list[LowRank], int]:
