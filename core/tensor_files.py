@@ -1,10 +1,10 @@
 """Reads weight files without running what is in them, and writes safetensors whole or not at all."""
 
 import json
-import os
 import pickle
 import pickletools
-import tempfile
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
 MAX_CONTAINERS = 4
 """How deep containers may lie in each other; a file can hold itself."""
 METADATA_KEY = "motiongraft"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _CODE_OPCODES = {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
 CONTAINERS = ("state_dict", "module", "model")
 """Outer dictionaries that published files wrap their tensors in.
@@ -57,18 +58,31 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write safetensors with our metadata; readers see the old file or the whole new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    """Write safetensors with our metadata; readers see the old file or the whole new one, never a part.
+
+    Raises: OSError if the disk is full or does not take the file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode  # safetensors lets nobody but the writing user read
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         cast(Any, safetensors_torch).save_file(
             contiguous, temporary, {"format": "pt", METADATA_KEY: json.dumps(dict(metadata))}
         )
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.chmod(usual_mode)
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise _as_os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """The system's own error, which safetensors keeps in the text of its message."""
+    found = _OS_ERROR.search(str(error))
+    code = int(found[1]) if found else 0
+    return OSError(code, str(error), str(path), code)  # the last is read on Windows alone, and sets errno there
 
 
 def _open(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """Files that are whole, and files that are not."""
 
+import errno
 import os
 import pickle
 
@@ -141,3 +142,22 @@ def test_long_lists_are_cut():
     assert some(["a", "b"]) == "a, b"
     assert some(list("abcdefgh")) == "a, b, c, d, e and 3 more"
     assert len(some(["x" * 10_000])) < 200
+
+
+def test_a_written_file_can_be_read_by_whoever_reads_other_new_files(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_tensor_file(tmp_path / "a.safetensors", {"x": torch.ones(1)}, {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_disk_that_takes_no_more_is_the_systems_own_error(tmp_path):
+    resource = pytest.importorskip("resource", reason="file sizes cannot be limited here")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.safetensors") as caught:
+            write_tensor_file(tmp_path / "a.safetensors", {"x": torch.ones(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
