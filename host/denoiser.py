@@ -22,6 +22,7 @@ from .training_base import TrainingBase, prediction_of
 from .unet import find_places, last_place, unet_of
 
 KEY = f"{STATE}.training"
+HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 class ComfyDenoiser:
@@ -105,7 +106,7 @@ class CastMotion:
         # Contiguous: on a CPU, the backward pass of a norm whose input is channels-last and needs no gradient crashes
         # (torch 2.11), and so is the first site behind a frozen base.
         x = x.contiguous()
-        with torch.autocast(x.device.type, x.dtype, enabled=x.dtype != torch.float32):
+        with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in HALF_TYPES):
             return self.module(x, address, num_frames).to(x.dtype)
 
 

@@ -35,7 +35,7 @@ def find_file(folder: str, name: str) -> Path:
 
     Raises: CheckpointError if the name leads elsewhere or the file is gone.
     """
-    if _leads_outside(name):
+    if leads_outside(name):
         raise CheckpointError(
             f"{name!r} leads out of the model folder {folder}. Expected the name of a file inside it; "
             "choose one from the list."
@@ -59,7 +59,7 @@ def file_stamp(folder: str, name: str) -> str:
     return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def _leads_outside(name: str) -> bool:
+def leads_outside(name: str) -> bool:
     """Whether a name is more than a relative path downwards, on any system."""
     paths = (PurePosixPath(name), PureWindowsPath(name))
     return "\0" in name or any(path.is_absolute() or path.drive or ".." in path.parts for path in paths)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.errors import RunError, SettingsError
 from ..core.tensor_files import write_tensor_file
-from .folders import _leads_outside
+from .folders import leads_outside
 
 SUFFIX = ".safetensors"
 SPARE_BYTES = 2**20
@@ -28,7 +28,7 @@ def check_prefix(filename_prefix: str) -> PurePosixPath:
 
     Raises: SettingsError if it is empty, leads out of the model folder or cannot be a file name.
     """
-    if _leads_outside(filename_prefix):
+    if leads_outside(filename_prefix):
         raise SettingsError(
             f"filename_prefix {filename_prefix!r} leads out of the model folder. Expected a name, or subfolders and a "
             "name such as clips/zoom; take out drive letters, a leading slash and `..`."

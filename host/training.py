@@ -25,7 +25,8 @@ from ..training.cached_clips import CachedClips
 from ..training.disk_space import check_free_space
 from ..training.job import Job
 from ..training.loop import TrainingLoop
-from ..training.run_folder import RunFolder, open_run
+from ..training.run_choice import find_runs
+from ..training.run_folder import FINAL, RunFolder, open_run
 from ..training.settings import TrainingSettings
 from ..training.start import advice, check_clip_lengths, check_clips_fit_base, check_same_vae
 from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
@@ -129,8 +130,8 @@ def runs_folder() -> Path:
 
 def run_stamp(run_name: str) -> str:
     """A text that changes when the result of a run of this name appears or goes away."""
-    finals = sorted(runs_folder().glob(f"{run_name}*/final.safetensors"))
-    return ";".join(f"{path.parent.name}:{path.stat().st_mtime_ns}" for path in finals)
+    finals = [run.path / FINAL for run in find_runs(runs_folder(), run_name)]
+    return ";".join(f"{path.parent.name}:{path.stat().st_mtime_ns}" for path in finals if path.is_file())
 
 
 def _train(request: TrainingRequest, stage: Stage) -> tuple[Path, LossMap]:

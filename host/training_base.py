@@ -116,10 +116,12 @@ def _prediction(sampling: Any) -> str:
 def _copy_in_memory(model: ModelPatcher) -> ModelPatcher:
     """A clone around a deep copy of the weights, with those of the loaded model unpatched first."""
     comfy.model_management.unload_model_and_clones(model)
-    own_model: nn.Module = copy.deepcopy(model.model)
+    shared = (model.model.model_config, model.model.latent_format, model.model.current_patcher)
+    own_model: nn.Module = copy.deepcopy(model.model, {id(part): part for part in shared})
+    own_model.current_patcher = None
     for name, weight in list(own_model.named_parameters()):
-        comfy.utils.set_attr_param(own_model, name, weight.data)
+        comfy.utils.set_attr_param(own_model, name, weight.data)  # no tensor of inference mode stays
     for owner in own_model.modules():
         for name, buffer in owner.named_buffers(recurse=False):
             setattr(owner, name, buffer.clone())
-    return model.clone(disable_dynamic=False, model_override=(own_model, ({}, {}, {}, set())))
+    return model.clone(disable_dynamic=True, model_override=(own_model, ({}, {}, {}, set())))

@@ -70,6 +70,7 @@ class TrainingLoop:
         self._validation_loss: float | None = None
         self._saved_step: int | None = None
         self._is_updating = False
+        self._metrics_failed = False
         self._seconds_per_step: float | None = None
 
     def run(self) -> TrainingResult:
@@ -209,7 +210,7 @@ class TrainingLoop:
             return
         with self._averaged():
             report = self.validation.measure(self.denoiser, self.step)
-        self.run_folder.metrics.append("validation", self.step, loss=report.loss, by_timestep=report.by_timestep)
+        self._note("validation", loss=report.loss, by_timestep=report.by_timestep)
         self.observer.on_validation(report)
         self._validation_loss = report.loss
 
@@ -225,10 +226,17 @@ class TrainingLoop:
         usual = self._seconds_per_step
         self._seconds_per_step = seconds if usual is None else usual + SMOOTHING * (seconds - usual)
         left = self._seconds_per_step * (self.settings.steps - self.step)
-        self.run_folder.metrics.append(
-            "step", self.step, loss=loss, learning_rate=rate, gradient_norm=norm, seconds=seconds
-        )
+        self._note("step", loss=loss, learning_rate=rate, gradient_norm=norm, seconds=seconds)
         self.observer.on_step(StepReport(self.step, self.settings.steps, loss, rate, norm, left))
+
+    def _note(self, kind: str, **values: Any) -> None:
+        """A line of metrics; a disk that does not take it costs the line, and is said once."""
+        try:
+            self.run_folder.metrics.append(kind, self.step, **values)
+        except RunError as error:
+            if not self._metrics_failed:
+                self.observer.say(f"no metrics from step {self.step} on, training goes on: {error}")
+            self._metrics_failed = True
 
     def _losses(self) -> list[float]:
         return [line["loss"] for line in self.run_folder.metrics.read() if line["kind"] == "step"]

@@ -28,6 +28,6 @@ class Objective:
         per_frame = shares.repeat_interleave(batch.num_frames).to(batch.latents.device)
         noisy = add_noise(batch.latents, batch.noise, per_frame)
         predicted = denoiser.predict(noisy, batch.timesteps, batch.conditioning, batch.num_frames)
-        found = noise_from(predicted.float(), noisy, per_frame, denoiser.predicts)
+        found = noise_from(predicted, noisy, per_frame, denoiser.predicts)
         errors = torch.nn.functional.mse_loss(found, batch.noise, reduction="none")
         return errors.view(len(batch.timesteps), -1).mean(1) * min_snr_weights(shares, self.min_snr).to(errors.device)
