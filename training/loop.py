@@ -215,8 +215,13 @@ class TrainingLoop:
         self._validation_loss = report.loss
 
     def _sample(self) -> None:
-        with self._averaged():
-            latents = self.validation.sample(self.denoiser)
+        """A clip on the way. It takes memory for a moment, and where that is short it is left out."""
+        try:
+            with self._averaged():
+                latents = self.validation.sample(self.denoiser)
+        except torch.OutOfMemoryError:
+            self.observer.say(f"no sample clip at step {self.step}: memory is short; training goes on")
+            return
         self.observer.on_sample(latents, self.step, self.run_folder.samples)
 
     def _is_due(self, every: int) -> bool:

@@ -13,12 +13,16 @@ from .settings import TrainingSettings
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 """Source: guoyww/AnimateDiff train.py, `adam_beta1`, `adam_beta2`, `adam_epsilon`."""
+FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Source: torch.optim.AdamW, `fused`."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable weights, fused, which is one kernel for all of them."""
-    return torch.optim.AdamW(parameters, settings.learning_rate, BETAS, EPSILON, settings.weight_decay, fused=True)
+    """AdamW over the trainable weights; one kernel for all of them where the device has one."""
+    weights = list(parameters)
+    fused = all(weight.device.type in FUSED_DEVICES for weight in weights)
+    return torch.optim.AdamW(weights, settings.learning_rate, BETAS, EPSILON, settings.weight_decay, fused=fused)
 
 
 def learning_rate_at(step: int, settings: TrainingSettings) -> float:

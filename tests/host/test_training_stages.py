@@ -1,6 +1,8 @@
 """Each stage on a real ComfyUI at toy width: it learns, moves its own weights alone, stops, goes on, and plugs in."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -97,6 +99,25 @@ def test_stopped_and_continued_is_the_same_bit_for_bit(scene, cached, runs, witn
     assert resumed_losses == losses
     expected, found = tensors_of(through), tensors_of(resumed)
     assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process cannot be forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_and_continued_is_the_same_bit_for_bit(scene, cached, runs, witness):
+    settings = {"steps": 5, "ema": 0.9, "save_every": 2}
+    through, losses = train(scene, "motion LoRA", cached, run_name="through", **settings)
+    witness.on_step = lambda report: os.kill(os.getpid(), signal.SIGKILL) if report.step == 4 else None
+    child = os.fork()
+    if child == 0:
+        train(scene, "motion LoRA", cached, run_name="killed", **settings)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert [path.name for path in (runs / "killed" / "checkpoints").glob("step-*")] == ["step-00000002"]
+    del witness.on_step
+    resumed, resumed_losses = train(scene, "motion LoRA", cached, run_name="killed", **settings)
+    assert resumed_losses == losses
+    expected, found = tensors_of(through), tensors_of(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
