@@ -35,7 +35,7 @@ class CameraMotionClips(io.ComfyNode):
                     min=LEAST_AMOUNT,
                     max=MOST_AMOUNT,
                     step=0.01,
-                    tooltip="How far in one clip. Zoom: 0.25 ends 1.25 times as large (or small); pan and tilt: in frame "
+                    tooltip="How far in a clip. Zoom: 0.25 ends 1.25 times as large (or small); pan and tilt: in frame "
                     "widths or heights; roll: in quarter turns, 0.25 is 22.5°. More crops more; 0.01 hardly moves.",
                 ),
             ],

@@ -24,8 +24,16 @@ def bucket_size(width: int, height: int, aspect: float) -> tuple[int, int]:
 def _sizes_like(area: int) -> list[tuple[int, int]]:
     step = COARSE_STEP if area >= COARSE_FROM_AREA else FINE_STEP
     sides = range(LEAST_SIDE, MOST_SIDE + 1, step)
-    sizes = [(width, max(LEAST_SIDE, round(area / width / step) * step)) for width in sides]
-    return [size for size in sizes if abs(size[0] * size[1] / area - 1) <= AREA_TOLERANCE and size[1] <= MOST_SIDE]
+    sizes = [(width, side * step) for width in sides for side in _around(area / width / step)]
+    return [
+        (width, height)
+        for width, height in sizes
+        if LEAST_SIDE <= height <= MOST_SIDE and abs(width * height / area - 1) <= AREA_TOLERANCE
+    ]
+
+
+def _around(value: float) -> tuple[int, int]:
+    return math.floor(value), math.ceil(value)
 
 
 def _log_distance(aspect: float, other: float) -> float:

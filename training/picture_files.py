@@ -121,7 +121,8 @@ def _words(error: BaseException) -> str:
 
 def _upright_size(image: Any) -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if image.getexif().get(_ORIENTATION) in _TURNED else (width, height)
+    orientation = image.getexif().get(_ORIENTATION) if "exif" in image.info else None  # else it decodes a PNG to look
+    return (height, width) if orientation in _TURNED else (width, height)
 
 
 def _picture(image: Any) -> Picture:

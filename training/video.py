@@ -84,12 +84,13 @@ class _Packets:
 
     def _count(self, packet: Any, is_video: bool) -> None:
         self._end = max(self._end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if not is_video or packet.is_discard:
+        if not is_video:
             return
         self._damaged |= packet.is_corrupt
-        self.shown.add(packet.pts)
         if packet.is_keyframe:
             self.keyframes.add(packet.pts)
+        if not packet.is_discard:  # an edit list may hide frames that others need
+            self.shown.add(packet.pts)
 
     def check(self, path: Path) -> None:
         if not self.shown:
@@ -122,34 +123,41 @@ class _Reader:
     def picture(self, index: int) -> Picture:
         """The picture at this index. Raises: BadClipError if it cannot be decoded."""
         pts = self._video.pts[index]
-        frame = self._sought(pts) if self._may_seek else self._advanced(pts)
+        keyframe = self._video.keyframes[max(0, bisect_right(self._video.keyframes, pts) - 1)]
+        frame = self._sought(keyframe, pts) if self._may_seek else self._advanced(keyframe, pts)
         if frame is None and self._may_seek:
             self._may_seek = False
             self.close()
             self._start()
-            frame = self._advanced(pts)
+            frame = self._advanced(keyframe, pts)
         if frame is None:
             seconds = self._video.times[index]
             raise BadClipError(self._video.path, f"the frame at {seconds:.2f} s cannot be decoded; get the file again")
         return shown_picture(frame, self._stream.sample_aspect_ratio)
 
-    def _sought(self, pts: int) -> Any:
-        keyframe = self._video.keyframes[max(0, bisect_right(self._video.keyframes, pts) - 1)]
+    def _sought(self, keyframe: int, pts: int) -> Any:
         if self._reached is None or self._reached < keyframe:
             try:
                 self._container.seek(keyframe, stream=self._stream)
             except _READ_ERRORS:
                 return None
             self._frames = self._container.decode(self._stream)
-        return self._advanced(pts)
+        return self._advanced(keyframe, pts)
 
-    def _advanced(self, pts: int) -> Any:
-        """The frame with this timestamp; None if the decoder passes it by or fails."""
+    def _advanced(self, keyframe: int, pts: int) -> Any:
+        """The frame with this timestamp; None if the decoder passes it by, fails, or meets damage after the keyframe.
+
+        Frames before the keyframe count as damaged after a seek, since what they refer to was not decoded.
+        """
         try:
             for frame in self._frames:
                 self._reached = frame.pts
-                if frame.pts is not None and frame.pts >= pts:
-                    return frame if frame.pts == pts and not frame.is_corrupt else None
+                if frame.pts is None or frame.pts < keyframe:
+                    continue
+                if frame.is_corrupt or frame.pts > pts:
+                    return None
+                if frame.pts == pts:
+                    return frame
         except _READ_ERRORS:
             return None
         return None
