@@ -6,10 +6,20 @@ from ..host.folders import register_folders
 from ..host.version import check_host_version
 from .apply_domain_adapter import ApplyDomainAdapter
 from .apply_motion_lora import ApplyMotionLoRA
+from .cache_training_clips import CacheTrainingClips
+from .camera_motion_clips import CameraMotionClips
 from .context_window import ContextWindow
 from .inflate_model import InflateModel
 from .load_motion_module import LoadMotionModule
+from .load_training_clips import LoadTrainingClips
 from .sample_animation import SampleAnimation
+from .save_domain_adapter import SaveDomainAdapter
+from .save_motion_lora import SaveMotionLoRA
+from .save_motion_module import SaveMotionModule
+from .train_domain_adapter import TrainDomainAdapter
+from .train_motion_lora import TrainMotionLoRA
+from .train_motion_module import TrainMotionModule
+from .training_settings import TrainingSettings
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
@@ -18,6 +28,16 @@ NODES: list[type[io.ComfyNode]] = [
     InflateModel,
     ContextWindow,
     SampleAnimation,
+    LoadTrainingClips,
+    CameraMotionClips,
+    CacheTrainingClips,
+    TrainingSettings,
+    TrainDomainAdapter,
+    TrainMotionModule,
+    TrainMotionLoRA,
+    SaveMotionModule,
+    SaveMotionLoRA,
+    SaveDomainAdapter,
 ]
 
 
