@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import HostError, IncompatibleModelError, SettingsError
-from ..training.cache_index import ENTRIES, INDEX, LATENTS, TEXT
-from ..training.cache_writer import cache_clips
-from ..training.cached_clips import CachedClips, TextStates
-from ..training.clips import TrainingClips
+from ..training.cache.cache_index import ENTRIES, INDEX, LATENTS, TEXT
+from ..training.cache.cache_writer import cache_clips
+from ..training.cache.cached_clips import CachedClips, TextStates
+from ..training.data.clips import TrainingClips
 from .fingerprints import fingerprint_module, fingerprint_patcher
 
 CACHES = Path("motiongraft") / "caches"

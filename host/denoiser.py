@@ -1,4 +1,4 @@
-"""ComfyUI's UNet as the training loop sees it: the same splice and the same handlers by which animations are sampled."""
+"""ComfyUI's UNet as the training loop sees it: the splice and handlers by which animations are sampled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,7 +5,6 @@ import time
 import uuid
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 from comfy.model_patcher import ModelPatcher

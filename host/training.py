@@ -21,12 +21,12 @@ from ..lora.motion_lora import MotionLoRA, read_motion_lora
 from ..motion_modules.load import build
 from ..motion_modules.module import MotionModule
 from ..training.batches import TrainingData
-from ..training.cached_clips import CachedClips
-from ..training.disk_space import check_free_space
-from ..training.job import Job
+from ..training.cache.cached_clips import CachedClips
 from ..training.loop import TrainingLoop
-from ..training.run_choice import find_runs
-from ..training.run_folder import FINAL, RunFolder, open_run
+from ..training.runs.disk_space import check_free_space
+from ..training.runs.job import Job
+from ..training.runs.run_choice import find_runs
+from ..training.runs.run_folder import FINAL, RunFolder, open_run
 from ..training.settings import TrainingSettings
 from ..training.start import advice, check_clip_lengths, check_clips_fit_base, check_same_vae
 from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
@@ -165,13 +165,13 @@ def _run(request: TrainingRequest, stage: Stage, base: TrainingBase, run: RunFol
         len(request.cached_clips),
         request.settings.precision,
     )
-    check_free_space(run.path, _disk_bytes(trainee, request.settings), "three checkpoints and the result")
+    check_free_space(run.path, _disk_bytes(trainee, request.settings), "its checkpoints and its result")
     result = TrainingLoop(denoiser, trainee, data, request.settings, run, observer).run()
     run.write_final(result.tensors, {**trainee.metadata, "training": _provenance(run, request)})
 
 
 def _disk_bytes(trainee: Trainee, settings: TrainingSettings) -> int:
-    """What a run writes at most: weights, two moments and perhaps their average, three times and one more on its way."""
+    """What a run holds at most: weights, two moments and perhaps an average, in four checkpoints, and the result."""
     num_weights = sum(weight.numel() for weight in trainee.parameters.values())
     return num_weights * (4 * (4 if settings.ema else 3) * 4 + 4)
 

@@ -10,7 +10,7 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.errors import IncompatibleModelError
 from ..training.denoiser import NOISE, VELOCITY
@@ -117,7 +117,7 @@ def _copy_in_memory(model: ModelPatcher) -> ModelPatcher:
     """A clone around a deep copy of the weights, with those of the loaded model unpatched first."""
     comfy.model_management.unload_model_and_clones(model)
     shared = (model.model.model_config, model.model.latent_format, model.model.current_patcher)
-    own_model: nn.Module = copy.deepcopy(model.model, {id(part): part for part in shared})
+    own_model: Any = copy.deepcopy(model.model, {id(part): part for part in shared})
     own_model.current_patcher = None
     for name, weight in list(own_model.named_parameters()):
         comfy.utils.set_attr_param(own_model, name, weight.data)  # no tensor of inference mode stays

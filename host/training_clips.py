@@ -3,9 +3,9 @@
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 
-from ..training.clip_check import find_training_clips
-from ..training.clip_settings import ClipSettings
-from ..training.clips import TrainingClips
+from ..training.data.clip_check import find_training_clips
+from ..training.data.clip_settings import ClipSettings
+from ..training.data.clips import TrainingClips
 from .input_folders import find_input_folder
 
 

@@ -27,22 +27,23 @@ def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int) -> Tensor:
     """
     if torch.is_grad_enabled():
         # Written into one result, every clip would cost the backward pass a copy of the gradient of all of them.
-        return torch.cat([_joined(_attend(clip, num_heads)) for clip in qkv.split(num_frames)])
+        return torch.cat([_joined(_attend(clip, num_heads)) for clip in torch.split(qkv, num_frames)])
     frames, tokens, width = qkv.shape
     out = qkv.new_empty(frames, tokens, width // 3)
-    for clip, place in zip(qkv.split(num_frames), out.split(num_frames), strict=True):
+    for clip, place in zip(torch.split(qkv, num_frames), torch.split(out, num_frames), strict=True):
         first = 0
         for part in _attend(clip, num_heads):
-            place[:, first : first + part.shape[1]].unflatten(2, part.shape[2:]).copy_(part)
+            part_of_place = place[:, first : first + part.shape[1]]
+            part_of_place.view(part.shape).copy_(part)
             first += part.shape[1]
     return out
 
 
 def _attend(clip: Tensor, num_heads: int) -> Iterator[Tensor]:
     """The attention of one clip, so many sequences at a time. Shapes: `f n (3 h d)` -> `f n' h d` each"""
-    heads = (num_heads, clip.shape[2] // (3 * num_heads))
-    q, k, v = clip.unflatten(2, (3, *heads)).permute(2, 1, 3, 0, 4)
-    for first in range(0, clip.shape[1], MAX_SEQUENCES):
+    frames, tokens, width = clip.shape
+    q, k, v = clip.view(frames, tokens, 3, num_heads, width // (3 * num_heads)).permute(2, 1, 3, 0, 4)
+    for first in range(0, tokens, MAX_SEQUENCES):
         part = slice(first, first + MAX_SEQUENCES)
         yield F.scaled_dot_product_attention(q[part], k[part], v[part]).permute(2, 0, 1, 3)
 

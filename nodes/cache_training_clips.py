@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..host.caching import cache_stamp, cache_training_clips
-from ..training.clips import TrainingClips
+from ..training.data.clips import TrainingClips
 from .sockets import TRAINING_CATEGORY, CachedClipsSocket, TrainingClipsSocket
 
 

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..training.camera_motion import LEAST_AMOUNT, MOST_AMOUNT, MOTIONS, with_camera_motion
-from ..training.clips import TrainingClips
+from ..training.data.camera_motion import LEAST_AMOUNT, MOST_AMOUNT, MOTIONS, with_camera_motion
+from ..training.data.clips import TrainingClips
 from .sockets import TRAINING_CATEGORY, TrainingClipsSocket
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..host.input_folders import folder_stamp, list_input_folders
 from ..host.training_clips import load_training_clips
-from ..training.clip_settings import (
+from ..training.data.clip_settings import (
     LEAST_SIDE,
     MOST_CLIPS,
     MOST_FRAMES,

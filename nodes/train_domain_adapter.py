@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..host.training import TrainingRequest, run_stamp, train_domain_adapter
-from ..training.cached_clips import CachedClips
+from ..training.cache.cached_clips import CachedClips
 from ..training.settings import TrainingSettings
 from .sockets import TRAINING_CATEGORY
 from .training_inputs import loss_output, rank_input, shared_inputs, vae_input

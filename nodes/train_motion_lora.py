@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..host.motion_modules import LoadedMotionModule
 from ..host.training import TrainingRequest, run_stamp, train_motion_lora
-from ..training.cached_clips import CachedClips
+from ..training.cache.cached_clips import CachedClips
 from ..training.settings import TrainingSettings
 from .sockets import TRAINING_CATEGORY, MotionLoRASocket, MotionModuleSocket
 from .training_inputs import adapter_input, loss_output, rank_input, shared_inputs, vae_input
@@ -22,8 +22,8 @@ class TrainMotionLoRA(io.ComfyNode):
             node_id="MotionGraft_TrainMotionLoRA",
             display_name="Train MotionLoRA",
             category=TRAINING_CATEGORY,
-            description="Stage 3 of 3. Trains a small addition to a motion module on 20 to 50 clips of one motion, such "
-            "as a camera that zooms in. Stopped, it goes on where it was.",
+            description="Stage 3 of 3. Trains a small addition to a motion module on 20 to 50 clips of one motion, "
+            "such as a camera that zooms in. Stopped, it goes on where it was.",
             search_aliases=["MotionDirector", "ADMD", "camera motion training", "AnimateDiff training"],
             inputs=[
                 *shared_inputs("motion_lora")[:1],

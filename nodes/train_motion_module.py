@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..host.motion_modules import LoadedMotionModule
 from ..host.training import LAYOUTS, TrainingRequest, run_stamp, train_motion_module
-from ..training.cached_clips import CachedClips
+from ..training.cache.cached_clips import CachedClips
 from ..training.settings import TrainingSettings
 from .sockets import TRAINING_CATEGORY, MotionModuleSocket
 from .training_inputs import adapter_input, loss_output, shared_inputs, vae_input
@@ -22,9 +22,9 @@ class TrainMotionModule(io.ComfyNode):
             node_id="MotionGraft_TrainMotionModule",
             display_name="Train Motion Module",
             category=TRAINING_CATEGORY,
-            description="Stage 2 of 3. Trains temporal attention on whole clips; the base model and the domain adapter "
-            "stay as they are, so that the result moves other models of the same family. Stopped, it goes on where it "
-            "was.",
+            description="Stage 2 of 3. Trains temporal attention on whole clips; the base model and the domain "
+            "adapter stay as they are, so that the result moves other models of the same family. Stopped, it goes on "
+            "where it was.",
             search_aliases=["AnimateDiff training", "motion model training"],
             inputs=[
                 *shared_inputs("motion_module"),
@@ -32,8 +32,8 @@ class TrainMotionModule(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="v3",
-                    tooltip="v3: after every spatial layer. v2: in the middle block as well. Ignored if a motion module "
-                    "is connected.",
+                    tooltip="v3: after every spatial layer. v2: in the middle block as well. Ignored if a motion "
+                    "module is connected.",
                 ),
                 adapter_input(),
                 MotionModuleSocket.Input(

@@ -50,7 +50,7 @@ def vae_input() -> io.Input:
     return io.Vae.Input(
         "vae",
         optional=True,
-        tooltip="Decodes the sample clips; the VAE that the clips were cached with. Without it they are rough sketches.",
+        tooltip="Decodes the sample clips: the VAE that the clips were cached with. Without it they are sketches.",
     )
 
 

@@ -96,7 +96,7 @@ class TrainingSettings(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of clips that are trained without their caption, which guidance (cfg) needs. 0: none.",
+                    tooltip="Share of clips trained without their caption, which guidance (cfg) needs. 0: none.",
                 ),
                 io.Float.Input(
                     "min_snr",

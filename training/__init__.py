@@ -1,1 +1,5 @@
-"""Floor 2: clips and their caches, losses, the training loop and its checkpoints, for any host."""
+"""Floor 2: training for any host.
+
+`data/` finds and cuts clips, `cache/` keeps them encoded, `runs/` keeps what a run has reached; the loop and what it
+computes with lie here.
+"""

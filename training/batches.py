@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .cached_clips import CachedClip, CachedClips, TextStates
+from .cache.cached_clips import CachedClip, CachedClips, TextStates
 from .denoiser import Conditioning, Denoiser
 from .draws import Draw, draw, noise_of
 from .settings import TrainingSettings

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .cached_clips import TextStates
+from .cache.cached_clips import TextStates
 
 NOISE = "noise"
 VELOCITY = "velocity"

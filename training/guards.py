@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..core.errors import RunError, some
-from .cached_clips import CachedClips
+from .cache.cached_clips import CachedClips
 from .draws import Draw
 
 MAX_BAD_STEPS = 3
@@ -56,6 +56,6 @@ def check_finite(parameters: Mapping[str, nn.Parameter], stage: str) -> None:
     broken = [name for name, weight in parameters.items() if not torch.isfinite(weight).all()]
     if broken:
         raise RunError(
-            f"{len(broken)} of {len(parameters)} weights of the {stage} hold NaN or infinity ({some(broken[:2])}); they "
-            "are not written. Lower the learning rate and go on from an earlier checkpoint with resume `must`."
+            f"{len(broken)} of {len(parameters)} weights of the {stage} hold NaN or infinity ({some(broken[:2])}); "
+            "they are not written. Lower the learning rate and go on from an earlier checkpoint with resume `must`."
         )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..core.errors import RunError
 from .batches import TrainingData
-from .checkpoints import Checkpoint
 from .denoiser import Denoiser
 from .draws import Draw
 from .guards import BadSteps, check_finite
@@ -20,7 +19,8 @@ from .loss import Objective
 from .memory_plan import GIBIBYTE, MemoryPlan, fit_to_memory, kept_bytes, needed_bytes
 from .optimizer import MovingAverage, learning_rate_at, make_optimizer, optimizer_tensors, restore_optimizer
 from .progress import Observer, StepReport
-from .run_folder import RunFolder
+from .runs.checkpoints import Checkpoint
+from .runs.run_folder import RunFolder
 from .settings import TrainingSettings
 from .trainee import Trainee
 from .validation import Validation
@@ -182,9 +182,7 @@ class TrainingLoop:
         needed = needed_bytes(num_weights, self.average is not None, kept, self.plan.micro_batch)
         free = self.denoiser.free_memory()
         say = self.observer.say if needed > free else log.info
-        say(
-            f"training needs about {needed / GIBIBYTE:.1f} GiB with activations kept, {free / GIBIBYTE:.1f} GiB are free"
-        )
+        say(f"training needs about {needed / GIBIBYTE:.1f} GiB if activations are kept, {free / GIBIBYTE:.1f} are free")
         return needed <= free
 
     @contextmanager
@@ -298,7 +296,7 @@ class TrainingLoop:
             check_finite(self.parameters, self.trainee.stage)
             self.run_folder.save_checkpoint(self.checkpoint())
             self._saved_step = self.step
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it must not hide what ended the run
             log.warning("the run could not be saved at step %d: %s", self.step, error)
         else:
             self.observer.say(f"stopped after step {self.step}; queue it again to go on ({self.run_folder.path})")

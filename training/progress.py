@@ -45,7 +45,10 @@ class Observer(Protocol):
         ...
 
     def on_sample(self, latents: Tensor, step: int, folder: Path) -> None:
-        """A sample clip was made; show it and keep it in the folder. Shapes: latents `f c h w`, as the model gives them"""
+        """A sample clip was made; show it and keep it in the folder.
+
+        Shapes: latents `f c h w`, as the model gives them
+        """
         ...
 
     def say(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """Checks before a run: whether these clips can train this stage on this base, and what its user should know."""
 
 from ..core.errors import SettingsError, TrainingDataError
-from .cached_clips import CachedClips
+from .cache.cached_clips import CachedClips
 
 FEWEST_MOTION_CLIPS = 20
 """Source: arXiv 2307.04725 section 5.3 and figure 7: 50 clips learn the motion, 5 are learned by heart."""

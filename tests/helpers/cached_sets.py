@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motiongraft.training.cache_writer import cache_clips
-from motiongraft.training.cached_clips import CachedClips, TextStates
-from motiongraft.training.clip_identity import caption_hash
-from motiongraft.training.clips import TrainingClips
+from motiongraft.training.cache.cache_writer import cache_clips
+from motiongraft.training.cache.cached_clips import CachedClips, TextStates
+from motiongraft.training.cache.clip_identity import caption_hash
+from motiongraft.training.data.clips import TrainingClips
 
 PIXELS = 8
 """Of a side of a frame, for one of its latents."""

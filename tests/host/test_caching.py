@@ -317,7 +317,7 @@ def test_a_cancelled_prompt_stops_caching_and_the_next_goes_on(caching, scene, n
         return encode(self, frames, seed)
 
     monkeypatch.setattr(caching.ComfyEncoder, "encode_frames", counting)
-    monkeypatch.setattr("motiongraft.training.cache_plan.CLIPS_PER_SHARD", 1)
+    monkeypatch.setattr("motiongraft.training.cache.cache_plan.CLIPS_PER_SHARD", 1)
     with pytest.raises(management.InterruptProcessingException):
         caching.cache_training_clips(toy_clips(5), scene.checkpoint.vae, scene.checkpoint.clip, name)
     encoded.clear()
@@ -379,7 +379,7 @@ def test_the_node_offers_what_it_needs(caching, scene, name):
 
 
 def test_a_cache_in_use_is_not_written(caching, scene, name):
-    from motiongraft.training.cache_lock import locked
+    from motiongraft.training.cache.cache_lock import locked
 
     caching.cache_folder(name).mkdir(parents=True)
     with locked(caching.cache_folder(name)), pytest.raises(RunError, match="is being written by process"):

@@ -10,7 +10,7 @@ import torch
 
 from motiongraft.core.errors import TrainingDataError
 from motiongraft.tests.helpers import toy_videos as toys
-from motiongraft.training.clip_settings import ClipSettings
+from motiongraft.training.data.clip_settings import ClipSettings
 
 pytestmark = pytest.mark.host
 

@@ -128,7 +128,7 @@ def test_predictions_are_those_of_the_animation_graph(scene, cached):
     """The splice that trains is the splice that samples."""
     from motiongraft.tests.helpers.host_models import predict_noise
 
-    trainee, denoiser, _ = prepared(scene, "motion module")
+    _, denoiser, _ = prepared(scene, "motion module")
     data = TrainingData(cached, quick_settings(batch_size=1), single_frames=False)
     batch = data.batch(data.draws(0), denoiser)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from motiongraft.tests.helpers.cached_sets import ToyEncoder, toy_clips, write_t
 from motiongraft.tests.helpers.empty_model_folders import empty_model_folders
 from motiongraft.tests.helpers.host_models import predict_noise
 from motiongraft.tests.helpers.training_runs import Stopped, Witness, quick_settings
-from motiongraft.training.cache_writer import cache_clips
+from motiongraft.training.cache.cache_writer import cache_clips
 
 STAGES = ("domain adapter", "motion module", "motion LoRA")
 ROUND_TRIP = 1e-4
@@ -160,7 +160,7 @@ def trained_in_memory(scene, stage, artefact, monkeypatch_denoiser):
     x = torch.Generator().manual_seed(3)
     noisy = torch.randn(4, 4, 8, 8, generator=x)
     context = torch.randn(1, 77, 32, generator=x)
-    from motiongraft.training.cached_clips import TextStates
+    from motiongraft.training.cache.cached_clips import TextStates
     from motiongraft.training.denoiser import Conditioning
 
     told = Conditioning((TextStates(context[0], None),), ((64, 64),))
@@ -172,9 +172,9 @@ def trained_in_memory(scene, stage, artefact, monkeypatch_denoiser):
 def test_the_result_plugs_in_and_its_file_gives_what_was_trained(
     scene, cached, runs, witness, stage, monkeypatch, tmp_path
 ):
-    from motiongraft.host import inflate, loras, saving, stages, training
-    from motiongraft.host.motion_modules import load_motion_module
     from motiongraft.core.tensor_files import read_tensor_file
+    from motiongraft.host import inflate, loras, saving, training
+    from motiongraft.host.motion_modules import load_motion_module
     from motiongraft.lora.domain_adapter import read_domain_adapter
     from motiongraft.lora.motion_lora import read_motion_lora
 
@@ -339,7 +339,7 @@ def test_memory_that_is_short_is_met_with_checkpointing_and_smaller_parts(scene,
 
 
 def test_a_disk_that_fails_once_costs_a_checkpoint_and_twice_the_run(scene, cached, runs, witness, monkeypatch):
-    from motiongraft.training.run_folder import RunFolder
+    from motiongraft.training.runs.run_folder import RunFolder
 
     save, failures = RunFolder.save_checkpoint, []
 
@@ -383,7 +383,7 @@ class TestBadInput:
 
     def test_clips_of_another_text_encoder(self, scene, tmp_path):
         cached = write_toy_cache(tmp_path / "wide", num_clips=2, frames=4, text_width=64)
-        with pytest.raises(TrainingDataError, match="text states 64 wide.*takes 32"):
+        with pytest.raises(TrainingDataError, match=r"text states 64 wide.*takes 32"):
             train(scene, "motion module", cached)
 
     def test_clips_of_another_vae(self, scene, cached):
@@ -397,7 +397,7 @@ class TestBadInput:
 
     def test_clips_longer_than_the_module_has_positions(self, scene, tmp_path):
         cached = write_toy_cache(tmp_path / "long", num_clips=2, frames=40)
-        with pytest.raises(SettingsError, match="40 frames.*positions for 32"):
+        with pytest.raises(SettingsError, match=r"40 frames.*positions for 32"):
             train(scene, "motion LoRA", cached)
 
     def test_a_run_of_another_stage(self, scene, cached, runs, witness):

@@ -73,7 +73,7 @@ def open_host(path: Path, base_directory: Path) -> InProcessHost:
     arguments.use_pytorch_cross_attention = True
     arguments.base_directory = str(base_directory)
     arguments.database_url = "sqlite:///:memory:"  # otherwise a file in ComfyUI's own folder
-    # Before `nodes`, which puts comfy/ on sys.path (0.25), where comfy/utils.py hides the package `utils`; and after the
+    # Before `nodes`, which puts comfy/ on sys.path (0.25), where comfy/utils.py hides the package `utils`; after the
     # arguments, because it imports `folder_paths`, which reads them.
     importlib.import_module("utils.extra_config")
     from .models import register

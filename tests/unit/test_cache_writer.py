@@ -17,10 +17,10 @@ import torch
 
 from motiongraft.core.errors import RunError, TrainingDataError
 from motiongraft.tests.helpers.cached_sets import ToyClip, ToyEncoder, as_set, changed, toy_clips, write_toy_cache
-from motiongraft.training import cache_plan, clip_identity, shard_store, text_cache
-from motiongraft.training.cache_lock import locked
-from motiongraft.training.cache_writer import cache_clips
-from motiongraft.training.cached_clips import TextStates, open_cached_clips
+from motiongraft.training.cache import cache_plan, clip_identity, shard_store, text_cache
+from motiongraft.training.cache.cache_lock import locked
+from motiongraft.training.cache.cache_writer import cache_clips
+from motiongraft.training.cache.cached_clips import TextStates, open_cached_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +127,7 @@ spec = importlib.util.spec_from_file_location("motiongraft", {str(ROOT / "__init
 sys.modules["motiongraft"] = package = importlib.util.module_from_spec(spec)
 from pathlib import Path
 from motiongraft.tests.helpers.cached_sets import ToyEncoder, toy_clips
-from motiongraft.training import cache_plan, cache_writer, shard_store
+from motiongraft.training.cache import cache_plan, cache_writer, shard_store
 cache_plan.CLIPS_PER_SHARD = 2
 write, count = shard_store.write_tensor_file, 0
 def kill_in_the_middle(path, tensors, metadata):
@@ -520,7 +520,7 @@ def test_a_disk_without_room_is_refused_with_numbers_before_clips_are_encoded(fo
 def test_the_estimate_of_room_is_close(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "motiongraft.training.cache_writer.check_free_space", lambda folder, needed, *_: asked.append(needed)
+        "motiongraft.training.cache.cache_writer.check_free_space", lambda folder, needed, *_: asked.append(needed)
     )
     cache_clips(toy_clips(6, flip=True), ToyEncoder(text_width=768), folder)
     taken = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

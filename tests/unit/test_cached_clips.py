@@ -10,11 +10,11 @@ from motiongraft.core.errors import CheckpointError, TrainingDataError
 from motiongraft.core.shard_files import ShardFile
 from motiongraft.core.tensor_files import write_tensor_file
 from motiongraft.tests.helpers.cached_sets import PIXELS, ToyEncoder, as_set, changed, toy_clips, write_toy_cache
-from motiongraft.training import cache_plan, cached_clips
-from motiongraft.training.cache_writer import cache_clips
-from motiongraft.training.cached_clips import open_cached_clips
-from motiongraft.training.clip_identity import clip_fingerprint, encoding_seed
-from motiongraft.training.durable_files import file_hash
+from motiongraft.training.cache import cache_plan, cached_clips
+from motiongraft.training.cache.cache_writer import cache_clips
+from motiongraft.training.cache.cached_clips import open_cached_clips
+from motiongraft.training.cache.clip_identity import clip_fingerprint, encoding_seed
+from motiongraft.training.runs.durable_files import file_hash
 
 
 @pytest.fixture

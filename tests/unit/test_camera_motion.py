@@ -11,11 +11,11 @@ import torch
 
 from motiongraft.core.errors import SettingsError, TrainingDataError
 from motiongraft.tests.helpers import toy_videos as toys
-from motiongraft.training.camera_motion import MOTIONS, camera_path, with_camera_motion
-from motiongraft.training.camera_path import CameraPath, SourceSize, still_path, views
-from motiongraft.training.clip_check import find_training_clips
-from motiongraft.training.clip_settings import ClipSettings
-from motiongraft.training.clips import TrainingClips
+from motiongraft.training.data.camera_motion import MOTIONS, camera_path, with_camera_motion
+from motiongraft.training.data.camera_path import CameraPath, SourceSize, still_path, views
+from motiongraft.training.data.clip_check import find_training_clips
+from motiongraft.training.data.clip_settings import ClipSettings
+from motiongraft.training.data.clips import TrainingClips
 
 FRAMES = 9
 WIDTH, HEIGHT = 192, 128

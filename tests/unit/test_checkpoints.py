@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from motiongraft.core.errors import RunError
-from motiongraft.training import checkpoints, finite_tensors
-from motiongraft.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint, step_of
+from motiongraft.training.runs import checkpoints, finite_tensors
+from motiongraft.training.runs.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint, step_of
 
 IDENTITY = "0" * 64
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,9 +307,9 @@ spec = importlib.util.spec_from_file_location("motiongraft", init, submodule_sea
 sys.modules["motiongraft"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["motiongraft"])
 import torch
-from motiongraft.training.checkpoints import Checkpoint
-from motiongraft.training.job import Job
-from motiongraft.training.run_folder import open_run
+from motiongraft.training.runs.checkpoints import Checkpoint
+from motiongraft.training.runs.job import Job
+from motiongraft.training.runs.run_folder import open_run
 from motiongraft.training.settings import TrainingSettings
 
 torch.set_num_threads(1)

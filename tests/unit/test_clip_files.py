@@ -9,10 +9,10 @@ from PIL import Image
 
 from motiongraft.core.errors import TrainingDataError
 from motiongraft.tests.helpers import toy_videos as toys
-from motiongraft.training.captions import read_captions
-from motiongraft.training.clip_files import find_clip_files, natural
-from motiongraft.training.frame_source import BadClipError
-from motiongraft.training.picture_files import probe_animated_picture, probe_frame_folder
+from motiongraft.training.data.captions import read_captions
+from motiongraft.training.data.clip_files import find_clip_files, natural
+from motiongraft.training.data.frame_source import BadClipError
+from motiongraft.training.data.picture_files import probe_animated_picture, probe_frame_folder
 
 
 def touch(*paths: Path) -> None:

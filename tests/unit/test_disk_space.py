@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from motiongraft.core.errors import RunError
-from motiongraft.training.disk_space import check_free_space, check_writable, size, write_errors_in_words
+from motiongraft.training.runs.disk_space import check_free_space, check_writable, size, write_errors_in_words
 
 GIB = 1 << 30
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from motiongraft.core.errors import RunError
-from motiongraft.training.job import Job, setting_differences, structural_differences
+from motiongraft.training.runs.job import Job, setting_differences, structural_differences
 from motiongraft.training.settings import TrainingSettings
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from motiongraft.core.errors import RunError
-from motiongraft.training.metrics import MetricsLog
-from motiongraft.training.tensorboard_scalars import TensorBoardScalars
+from motiongraft.training.runs.metrics import MetricsLog
+from motiongraft.training.runs.tensorboard_scalars import TensorBoardScalars
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 
 from motiongraft.core.errors import RunError, SettingsError
 from motiongraft.core.tensor_files import read_tensor_file
-from motiongraft.training import run_lock
-from motiongraft.training.checkpoints import Checkpoint
-from motiongraft.training.job import Job
-from motiongraft.training.run_folder import open_run
+from motiongraft.training.runs import run_lock
+from motiongraft.training.runs.checkpoints import Checkpoint
+from motiongraft.training.runs.job import Job
+from motiongraft.training.runs.run_folder import open_run
 from motiongraft.training.settings import TrainingSettings
 
 FINAL = {"w": torch.arange(6.0).reshape(2, 3)}
@@ -374,7 +374,7 @@ def test_a_result_without_its_manifest_is_no_result(root, monkeypatch):
         def refuse(path, value):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr("motiongraft.training.run_folder.write_json", refuse)
+        patch.setattr("motiongraft.training.runs.run_folder.write_json", refuse)
         with pytest.raises(RunError, match="disk is full"):
             run.write_final({"w": torch.ones(1)}, {})
     assert opened(root, a_job())[:3] == ("zoom", 100, False)
@@ -385,7 +385,7 @@ def test_a_run_whose_job_cannot_be_written_leaves_no_folder(root, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("motiongraft.training.durable_files.flush_file", refuse)
+        patch.setattr("motiongraft.training.runs.durable_files.flush_file", refuse)
         with pytest.raises(RunError, match="disk is full"):
             open_run(root, "zoom", a_job())
     assert folders(root) == []

@@ -12,10 +12,10 @@ import torch
 
 from motiongraft.core.errors import SettingsError, TrainingDataError
 from motiongraft.tests.helpers import toy_videos as toys
-from motiongraft.training.buckets import bucket_size
-from motiongraft.training.clip_check import find_training_clips
-from motiongraft.training.clip_settings import ClipSettings
-from motiongraft.training.resample import View, mirrored, resampled, samples_for
+from motiongraft.training.data.buckets import bucket_size
+from motiongraft.training.data.clip_check import find_training_clips
+from motiongraft.training.data.clip_settings import ClipSettings
+from motiongraft.training.data.resample import View, mirrored, resampled, samples_for
 
 IDENTITY = 1e-6
 """Float32's rounding of values up to 1."""

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from motiongraft.tests.helpers import toy_videos as toys
-from motiongraft.training.decoded_frames import upright
-from motiongraft.training.frame_source import BadClipError
-from motiongraft.training.frame_times import clip_starts, frames_needed, shown_frames
-from motiongraft.training.picture_files import probe_animated_picture
-from motiongraft.training.video import Video, probe_video
+from motiongraft.training.data.decoded_frames import upright
+from motiongraft.training.data.frame_source import BadClipError
+from motiongraft.training.data.frame_times import clip_starts, frames_needed, shown_frames
+from motiongraft.training.data.picture_files import probe_animated_picture
+from motiongraft.training.data.video import Video, probe_video
 
 KINDS = [
     ("a.mp4", "libx264", {"bf": "3", "g": "12"}),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.errors import RunError
+from ...core.errors import RunError
 from .checkpoints import Checkpoint, CheckpointFolder, read_checkpoint, step_of
 from .disk_space import check_writable, write_errors_in_words
 from .durable_files import (

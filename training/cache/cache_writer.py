@@ -6,7 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import TrainingDataError
+from ...core.errors import TrainingDataError
+from ..data.clips import TrainingClip, TrainingClips
+from ..runs.disk_space import check_free_space, write_errors_in_words
+from ..runs.durable_files import is_temporary, write_text
 from .cache_index import (
     ENTRIES,
     LATENTS,
@@ -24,9 +27,6 @@ from .cache_plan import PlannedBucket, PlannedClip, PlannedShard, data_fingerpri
 from .cached_clips import CachedClips
 from .clip_encoder import ClipEncoder
 from .clip_identity import ContentDigests, caption_hash, clip_fingerprint
-from .clips import TrainingClip, TrainingClips
-from .disk_space import check_free_space, write_errors_in_words
-from .durable_files import is_temporary, write_text
 from .latent_cache import LatentCache
 from .shard_store import ShardStore, refusal, remove_file
 from .text_cache import EMPTY, TextCache, TextPlaces

@@ -5,10 +5,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..core.errors import TrainingDataError, shown
+from ...core.errors import TrainingDataError, shown
+from ..data.clips import TrainingClip
 from .cached_clips import TextStates
 from .clip_identity import encoding_seed
-from .clips import TrainingClip
 
 
 class ClipEncoder(Protocol):

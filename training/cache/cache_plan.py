@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..data.clips import TrainingClip
 from .cache_index import VERSION
 from .clip_identity import hashed
-from .clips import TrainingClip
 
 CLIPS_PER_SHARD = 64
 MAX_SHARD_BYTES = 64 << 20

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..core.errors import SettingsError, TrainingDataError, shown
+from ...core.errors import SettingsError, TrainingDataError, shown
 from .camera_path import CameraPath
 from .clips import TrainingClip, TrainingClips
 

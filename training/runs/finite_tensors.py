@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import RunError, shown
-from ..core.tensor_files import write_tensor_file
+from ...core.errors import RunError, shown
+from ...core.tensor_files import write_tensor_file
 from .durable_files import flush_file
 
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..core.errors import TrainingDataError
-from .durable_files import read_json_object, write_text
+from ...core.errors import TrainingDataError
+from ..runs.durable_files import read_json_object, write_text
 
 VERSION = 1
 """Grows when the files of a cache change their meaning."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.errors import MAX_EXAMPLES, TrainingDataError, shown
+from ...core.errors import MAX_EXAMPLES, TrainingDataError, shown
 from .captions import TABLE, Captions, read_captions
 from .clip_cutting import cut_clips, open_source
 from .clip_files import ClipFile, ClipFolder, find_clip_files

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import RunError, SettingsError
+from ...core.errors import RunError, SettingsError
 from .disk_space import write_errors_in_words
 from .durable_files import flush_folder, is_temporary
 from .job import Job, in_words, setting_differences, structural_differences

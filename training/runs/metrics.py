@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..core.errors import RunError
+from ...core.errors import RunError
 from .disk_space import write_errors_in_words
 from .durable_files import flush_file, flush_folder, temporary_name
 from .tensorboard_scalars import TensorBoardScalars

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import TrainingDataError
-from .clips import TrainingClip
-from .disk_space import write_errors_in_words
-from .durable_files import file_hash
+from ...core.errors import TrainingDataError
+from ..data.clips import TrainingClip
+from ..runs.disk_space import write_errors_in_words
+from ..runs.durable_files import file_hash
 
 DIGESTS = "digests.jsonl"
 

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import RunError
-from .run_lock import RunLock
+from ...core.errors import RunError
+from ..runs.run_lock import RunLock
 
 
 class CacheLock(RunLock):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..core.errors import SettingsError
+from ...core.errors import SettingsError
 
 LEAST_SIDE, MOST_SIDE, SIDE_STEP = 64, 4096, 8
 MOST_FRAMES, MOST_STRIDE, MOST_CLIPS = 1024, 1000, 1000

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import TrainingDataError
+from ...core.errors import TrainingDataError
 
 
 class BadClipError(TrainingDataError):

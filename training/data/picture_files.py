@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..core.errors import some
+from ...core.errors import some
 from .frame_source import BadClipError, Picture, picture_of
 from .frame_times import average_rate
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..core.errors import RunError
+from ...core.errors import RunError
 from .disk_space import write_errors_in_words
 
 if sys.platform == "win32":

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.errors import TrainingDataError
-from ..core.shard_files import ShardFile
-from ..core.tensor_files import write_tensor_file
+from ...core.errors import TrainingDataError
+from ...core.shard_files import ShardFile
+from ...core.tensor_files import write_tensor_file
+from ..runs.disk_space import write_errors_in_words
+from ..runs.durable_files import file_hash, flush_file, read_json_object, write_text
 from .cache_index import VERSION
-from .disk_space import write_errors_in_words
-from .durable_files import file_hash, flush_file, read_json_object, write_text
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import TrainingDataError, shown, some
+from ...core.errors import TrainingDataError, shown, some
 from .picture_files import is_animated_webp
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".gif")

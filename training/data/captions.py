@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..core.errors import TrainingDataError
+from ...core.errors import TrainingDataError
 from .clip_files import ClipFile, ClipFolder
 
 TABLE = "metadata.csv"

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..core.errors import TrainingDataError
+from ...core.errors import TrainingDataError
 from .cache_plan import PlannedBucket, PlannedClip, PlannedShard, latent_bytes
 from .cached_clips import MIRRORED, PLAIN
 from .clip_encoder import ClipEncoder, checked_frames, encoded_frames

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.errors import CheckpointError, RunError
-from ..core.tensor_files import read_tensor_file
+from ...core.errors import CheckpointError, RunError
+from ...core.tensor_files import read_tensor_file
 from .disk_space import write_errors_in_words
 from .durable_files import (
     file_records,

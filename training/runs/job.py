@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from ..core.errors import RunError, SettingsError, shown, some
+from ...core.errors import RunError, SettingsError, shown, some
+from ..settings import TrainingSettings
 from .json_values import plain
-from .settings import TrainingSettings
 
 SCHEMA = 1
 """Grows when the meaning of a field changes."""

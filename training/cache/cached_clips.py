@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import CheckpointError, TrainingDataError, shown
-from ..core.shard_files import ShardFile
+from ...core.errors import CheckpointError, TrainingDataError, shown
+from ...core.shard_files import ShardFile
 from .cache_index import AGAIN, LATENTS, TEXT, CacheIndex, TextPlace, read_entries, read_index
 
 OPEN_SHARDS = 64

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from ..core.errors import RunError
+from ...core.errors import RunError
 
 
 def plain(value: object, place: str) -> Any:

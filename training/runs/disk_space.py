@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import RunError
+from ...core.errors import RunError
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Clips on disk: found, checked, cut, resampled, and moved by a camera."""
