@@ -28,13 +28,13 @@ from ..training.runs.job import Job
 from ..training.runs.run_choice import find_runs
 from ..training.runs.run_folder import FINAL, RunFolder, open_run
 from ..training.settings import TrainingSettings
+from ..training.stages import LAYOUTS, new_motion_module
 from ..training.start import advice, check_clip_lengths, check_clips_fit_base, check_same_vae
 from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
-from .denoiser import ComfyDenoiser
 from .fingerprints import fingerprint_module, fingerprint_tensors
 from .motion_modules import LoadedMotionModule, load_motion_module
 from .saving import baked_weights
-from .stages import LAYOUTS, domain_adapter_trainee, motion_lora_trainee, motion_module_trainee, new_motion_module
+from .stages import Prepared, prepare_domain_adapter, prepare_motion_lora, prepare_motion_module, shape_of
 from .training_base import TrainingBase, check_base, copy_base, place_on_device, with_adapter
 from .training_progress import NodeObserver
 
@@ -65,7 +65,7 @@ class Stage:
     name: str
     structure: Mapping[str, Any]
     """What decides the shape and meaning of the result, beside base and data."""
-    prepare: Callable[[TrainingBase], tuple[Trainee, ComfyDenoiser]]
+    prepare: Callable[[TrainingBase], Prepared]
     """Puts the trainable weights into a base on its device."""
     adapter: Mapping[str, Tensor] | None = None
     paths: Mapping[str, str | None] | None = None
@@ -77,9 +77,8 @@ def train_domain_adapter(request: TrainingRequest, rank: int) -> tuple[DomainAda
     Raises: MotionError for what cannot be trained, within seconds; whatever stopped the run, after it was saved.
     """
 
-    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
-        denoiser = ComfyDenoiser(base, _type_of(request))
-        return domain_adapter_trainee(base, denoiser, rank, request.settings.seed), denoiser
+    def prepare(base: TrainingBase) -> Prepared:
+        return prepare_domain_adapter(base, _type_of(request), rank, request.settings.seed)
 
     _check_rank(rank)
     path, losses = _train(request, Stage(DOMAIN_ADAPTER, {"rank": rank}, prepare))
@@ -92,10 +91,9 @@ def train_motion_module(
     """Stage 2: a motion module for the base, from nothing or from one that exists, and the loss of every step."""
     frames = max(bucket.num_frames for bucket in request.cached_clips.buckets)
 
-    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
-        module = _own_copy(start) if start else new_motion_module(base, layout, frames, request.settings.seed)
-        denoiser = ComfyDenoiser(base, _type_of(request), module, MOTION_MODULE)
-        return motion_module_trainee(base, module), denoiser
+    def prepare(base: TrainingBase) -> Prepared:
+        module = _own_copy(start) if start else new_motion_module(shape_of(base), layout, frames, request.settings.seed)
+        return prepare_motion_module(base, _type_of(request), module, start.name if start else MOTION_MODULE)
 
     if layout not in LAYOUTS:
         raise SettingsError(f"layout should be one of {', '.join(LAYOUTS)}, found {layout}. Choose one of these.")
@@ -111,10 +109,9 @@ def train_motion_lora(
 ) -> tuple[MotionLoRA, LossMap]:
     """Stage 3: a MotionLoRA for a motion module, and the loss of every step."""
 
-    def prepare(base: TrainingBase) -> tuple[Trainee, ComfyDenoiser]:
-        module = _own_copy(motion)
-        denoiser = ComfyDenoiser(base, _type_of(request), module, motion.name)
-        return motion_lora_trainee(base, module, rank, request.settings.seed), denoiser
+    def prepare(base: TrainingBase) -> Prepared:
+        module, seed = _own_copy(motion), request.settings.seed
+        return prepare_motion_lora(base, _type_of(request), module, motion.name, rank, seed)
 
     _check_rank(rank)
     check_clip_lengths(request.cached_clips, motion.spec.num_positions)

@@ -6,9 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..host.motion_modules import LoadedMotionModule
-from ..host.training import LAYOUTS, TrainingRequest, run_stamp, train_motion_module
+from ..host.training import TrainingRequest, run_stamp, train_motion_module
 from ..training.cache.cached_clips import CachedClips
 from ..training.settings import TrainingSettings
+from ..training.stages import LAYOUTS
 from .sockets import TRAINING_CATEGORY, MotionModuleSocket
 from .training_inputs import adapter_input, loss_output, shared_inputs, vae_input
 

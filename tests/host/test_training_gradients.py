@@ -22,21 +22,18 @@ def cached(tmp_path_factory):
 
 def prepared(scene, stage, generation="v3", precision=torch.float32):
     """A trainee in place in a private copy of the tiny base, and its denoiser."""
-    from motiongraft.host.denoiser import ComfyDenoiser
-    from motiongraft.host.stages import domain_adapter_trainee, motion_lora_trainee, motion_module_trainee
+    from motiongraft.host import stages
     from motiongraft.host.training import _own_copy
     from motiongraft.host.training_base import copy_base, place_on_device
 
     base = copy_base(scene.model)
     place_on_device(base, precision)
     if stage == "domain adapter":
-        denoiser = ComfyDenoiser(base, precision)
-        return domain_adapter_trainee(base, denoiser, 4, 0), denoiser, base
+        return *stages.prepare_domain_adapter(base, precision, 4, 0), base
     module = _own_copy(scene.motion(generation))
-    denoiser = ComfyDenoiser(base, precision, module, "toy")
     if stage == "motion module":
-        return motion_module_trainee(base, module), denoiser, base
-    return motion_lora_trainee(base, module, 4, 0), denoiser, base
+        return *stages.prepare_motion_module(base, precision, module, "toy"), base
+    return *stages.prepare_motion_lora(base, precision, module, "toy", 4, 0), base
 
 
 def loss_of(trainee, denoiser, cached):

@@ -173,14 +173,14 @@ def test_the_result_plugs_in_and_its_file_gives_what_was_trained(
     scene, cached, runs, witness, stage, monkeypatch, tmp_path
 ):
     from motiongraft.core.tensor_files import read_tensor_file
-    from motiongraft.host import inflate, loras, saving, training
+    from motiongraft.host import inflate, loras, saving, stages
     from motiongraft.host.motion_modules import load_motion_module
     from motiongraft.lora.domain_adapter import read_domain_adapter
     from motiongraft.lora.motion_lora import read_motion_lora
 
     empty_model_folders(scene.host, tmp_path, monkeypatch)
-    denoisers, make = [], training.ComfyDenoiser
-    monkeypatch.setattr(training, "ComfyDenoiser", lambda *args: denoisers.append(make(*args)) or denoisers[-1])
+    denoisers, make = [], stages.ComfyDenoiser
+    monkeypatch.setattr(stages, "ComfyDenoiser", lambda *args: denoisers.append(make(*args)) or denoisers[-1])
     artefact, _ = train(scene, stage, cached, steps=8, learning_rate=1e-2)
     in_memory = trained_in_memory(scene, stage, artefact, denoisers[0])
 
