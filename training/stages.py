@@ -53,8 +53,9 @@ def new_motion_module(base: BaseShape, layout: str, trained_frames: int, seed: i
         beta_schedule="sdxl-beta" if is_sdxl else "animatediff",
         motion_norm_over_frames=is_sdxl,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    random = cast(Any, torch.random)
+    with random.fork_rng(devices=[]):
+        random.manual_seed(seed)
         module = MotionModule(spec)
     module.zero_outputs()
     return module
