@@ -1,10 +1,12 @@
 """Self-attention over time, at every pixel for itself, straight from the spatial token layout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..core.protocols import Operations
 from .positions import rows_for, sinusoidal_positions
@@ -25,33 +27,66 @@ def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int) -> Tensor:
     Shapes: qkv `(b f) n (3 h d)` -> `(b f) n (h d)`, with f = num_frames, h = num_heads
     Source: arXiv 2307.04725 equations 4 and 5.
     """
-    if torch.is_grad_enabled():
-        # Written into one result, every clip would cost the backward pass a copy of the gradient of all of them.
-        return torch.cat([_joined(_attend(clip, num_heads)) for clip in torch.split(qkv, num_frames)])
     frames, tokens, width = qkv.shape
+    if torch.is_grad_enabled():
+        views = cast(Any, _Views).apply(qkv, num_frames, num_heads)
+        return _joined([part.flatten(2) for part in _attend(views)], -(-tokens // MAX_SEQUENCES))
     out = qkv.new_empty(frames, tokens, width // 3)
-    for clip, place in zip(torch.split(qkv, num_frames), torch.split(out, num_frames), strict=True):
-        first = 0
-        for part in _attend(clip, num_heads):
-            part_of_place = place[:, first : first + part.shape[1]]
-            part_of_place.view(part.shape).copy_(part)
-            first += part.shape[1]
+    places = [place.view(*place.shape[:2], num_heads, -1) for place in _parts(out, num_frames)]
+    for place, part in zip(places, _attend(_views(qkv, num_frames, num_heads)), strict=True):
+        place.copy_(part)
     return out
 
 
-def _attend(clip: Tensor, num_heads: int) -> Iterator[Tensor]:
-    """The attention of one clip, so many sequences at a time. Shapes: `f n (3 h d)` -> `f n' h d` each"""
-    frames, tokens, width = clip.shape
-    q, k, v = clip.view(frames, tokens, 3, num_heads, width // (3 * num_heads)).permute(2, 1, 3, 0, 4)
-    for first in range(0, tokens, MAX_SEQUENCES):
-        part = slice(first, first + MAX_SEQUENCES)
-        yield F.scaled_dot_product_attention(q[part], k[part], v[part]).permute(2, 0, 1, 3)
+def _attend(views: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The attention of each part. Shapes: q, k and v in turn, `n' h f d` -> `f n' h d` each"""
+    for first in range(0, len(views), 3):
+        q, k, v = views[first : first + 3]
+        yield F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3)
 
 
-def _joined(parts: Iterator[Tensor]) -> Tensor:
-    """Shapes: `f n' h d` each -> `f n (h d)`."""
-    joined = [part.flatten(2) for part in parts]
-    return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+def _parts(tokens: Tensor, num_frames: int) -> Iterator[Tensor]:
+    """What one attention call may cover, clip by clip, as views. Shapes: `(b f) n c` -> `f n' c` each"""
+    for clip in torch.split(tokens, num_frames):
+        yield from torch.split(clip, MAX_SEQUENCES, dim=1)
+
+
+def _views(qkv: Tensor, num_frames: int, num_heads: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values of one part after the other. Shapes: `(b f) n (3 h d)` -> `n' h f d` each"""
+    return tuple(
+        view
+        for part in _parts(qkv, num_frames)
+        for view in part.view(*part.shape[:2], 3, num_heads, -1).permute(2, 1, 3, 0, 4)
+    )
+
+
+class _Views(torch.autograd.Function):
+    """`_views` with a backward pass that writes every gradient where it belongs, once.
+
+    PyTorch's own would gather q, k and v of a clip, then the clips, then order them for the projection: three copies of
+    the largest gradient of a transformer's attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, num_frames: int, num_heads: int) -> tuple[Tensor, ...]:
+        ctx.shape, ctx.sizes = qkv.shape, (num_frames, num_heads)
+        return _views(qkv, num_frames, num_heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        whole = gradients[0].new_empty(ctx.shape)
+        for place, gradient in zip(_views(whole, *ctx.sizes), gradients, strict=True):
+            place.copy_(gradient)
+        return whole, None, None
+
+
+def _joined(parts: list[Tensor], parts_of_clip: int) -> Tensor:
+    """Shapes: `f n' c` each -> `(b f) n c`."""
+    if parts_of_clip == 1:
+        return torch.cat(parts)
+    firsts = range(0, len(parts), parts_of_clip)
+    return torch.cat([torch.cat(parts[first : first + parts_of_clip], dim=1) for first in firsts])
 
 
 class PositionTable(nn.Module):
@@ -69,8 +104,8 @@ class PositionTable(nn.Module):
         Shapes: tokens `(b f) n c` -> the same
         """
         rows = rows_for(self.pe, num_frames).to(tokens)
-        tokens.view(-1, num_frames, *tokens.shape[1:]).add_(rows.unsqueeze(1))
-        return tokens
+        # Added through a view of the tokens, it would cost the backward pass three copies of their gradient.
+        return tokens.add_(rows.repeat(len(tokens) // num_frames, 1).unsqueeze(1))
 
 
 class TemporalSelfAttention(nn.Module):

@@ -47,8 +47,10 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Shapes: `n t c` -> `n t c`."""
-        parts = [self.net(part) for part in torch.split(tokens, max(1, MAX_TOKENS // tokens.shape[1]))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        at_once = max(1, MAX_TOKENS // tokens.shape[1])
+        if len(tokens) <= at_once:  # split nevertheless, they would cost the backward pass a copy
+            return self.net(tokens)
+        return torch.cat([self.net(part) for part in torch.split(tokens, at_once)])
 
 
 class TemporalTransformerBlock(nn.Module):

@@ -130,6 +130,40 @@ def test_attention_is_split_where_kernels_end(monkeypatch, trains):
         assert torch.allclose(attend_over_time(qkv, 4, 8), whole, atol=1e-6)
 
 
+def test_gradient_of_attention_is_its_slope_in_every_clip_and_part(monkeypatch):
+    import motiongraft.motion_modules.attention as attention
+
+    monkeypatch.setattr(attention, "MAX_SEQUENCES", 2)
+    qkv = torch.randn(3 * 2, 5, 3 * 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda projected: attend_over_time(projected, 2, 2), qkv)
+
+
+def calls_of_backward_pass(given, result):
+    """How often each operation runs between a result and what it was made of."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+        torch.autograd.grad(result, given, torch.ones_like(result))
+    return {event.key: event.count for event in profile.key_averages()}
+
+
+def test_gradients_of_queries_keys_and_values_are_gathered_once():
+    qkv = torch.randn(4 * 8, 16, 3 * 64, requires_grad=True)
+    calls = calls_of_backward_pass(qkv, attend_over_time(qkv, 8, 8))
+    assert not {"aten::cat", "aten::stack", "aten::slice_backward"} & calls.keys()
+
+
+def test_positions_cost_the_backward_pass_no_copies():
+    tokens = torch.randn(2 * 8, 5, 64, requires_grad=True)
+    table = transformer().transformer_blocks[0].attention_blocks[0].pos_encoder
+    calls = calls_of_backward_pass(tokens, table.add_to(tokens.clone(), 8))
+    assert not {"aten::copy_", "aten::clone"} & calls.keys()
+
+
+def test_tokens_that_fit_into_one_feed_forward_cost_the_backward_pass_no_copies():
+    tokens = torch.randn(2 * 8, 5, 64, requires_grad=True)
+    calls = calls_of_backward_pass(tokens, transformer().transformer_blocks[0].ff(tokens))
+    assert calls["aten::cat"] == 1  # value and gate, which are one projection
+
+
 def test_attention_is_the_same_with_and_without_gradients():
     qkv = torch.randn(2 * 4, 10, 3 * 64)
     with torch.no_grad():
