@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from motiongraft.tests.helpers.workflow_files import api_files, as_api, editor_files, read
+from motiongraft.tests.helpers.workflow_files import NOTES, api_files, as_api, editor_files, read
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "object_info.json"
 UPDATE = "MOTIONGRAFT_UPDATE_RECORD"
-MACHINE_LISTS = {"motion_module", "motion_lora", "domain_adapter", "sampler_name", "scheduler"}
+MACHINE_LISTS = {"motion_module", "motion_lora", "domain_adapter", "folder", "sampler_name", "scheduler"}
 """Combos whose entries depend on the machine's files or on ComfyUI's version."""
 KEPT = (
     "input",
@@ -24,6 +24,11 @@ KEPT = (
     "output_node",
     "search_aliases",
 )
+SEEDS = {"seed", "noise_seed"}
+"""The editor puts a second widget behind a number of this name, unless the node says that it wants none.
+
+Source: ComfyUI_frontend, useIntWidget, `control_after_generate ?? ['seed', 'noise_seed'].includes(name)`.
+"""
 KNOWN_IDS = {"LoadMotionModule", "ApplyMotionLoRA", "InflateModel", "SampleAnimation", "ContextWindow"}
 """Promised by name from the start."""
 
@@ -93,6 +98,20 @@ def test_each_editor_workflow_is_its_api_twin(path):
     assert as_api(read(path)) == {
         key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in twin.items()
     }
+
+
+@pytest.mark.parametrize("path", editor_files(), ids=lambda path: path.stem)
+def test_editor_workflows_save_as_many_values_as_the_editor_shows_widgets(object_info, path):
+    """It gives them out in order: one value too many or too few, and all behind it land in the wrong widget."""
+    for node in read(path)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        declared = {
+            name: socket for kind in object_info[node["type"]]["input"].values() for name, socket in kind.items()
+        }
+        widgets = [socket["name"] for socket in node["inputs"] if "widget" in socket]
+        second = [name for name in widgets if declared[name][1].get("control_after_generate", name in SEEDS)]
+        assert len(node.get("widgets_values", [])) == len(widgets) + len(second), node["type"]
 
 
 def test_every_workflow_has_its_twin():
