@@ -154,6 +154,14 @@ class TrainingSettings(io.ComfyNode):
                     max=1_000_000,
                     tooltip="Steps between sample clips, shown in the node and kept in the run's folder. 0: none.",
                 ),
+                io.Int.Input(
+                    "processes",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="GPUs that share each step, every one with batch_size clips: 2 with batch_size 4 train as "
+                    "1 with batch_size 8. 1: train inside ComfyUI. More need the package diffusers.",
+                ),
             ],
             outputs=[TrainingSettingsSocket.Output(display_name="settings", tooltip="Goes to a training node.")],
         )

@@ -1,10 +1,15 @@
-"""The training loop of all three stages. It knows no host: a denoiser, a trainee and a run folder are handed to it."""
+"""The training loop of all three stages. It knows no host: a denoiser, a trainee and a run folder are handed to it.
+
+Where several processes share a run, each has a loop of its own, and all take the same steps. The first alone touches
+the run's folder, measures, and speaks to the observer's user.
+"""
 
 import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,22 +23,21 @@ from .guards import BadSteps, check_finite
 from .loss import Objective
 from .memory_plan import GIBIBYTE, MemoryPlan, fit_to_memory, kept_bytes, needed_bytes
 from .optimizer import MovingAverage, learning_rate_at, make_optimizer, optimizer_tensors, restore_optimizer
-from .progress import Observer, StepReport
-from .runs.checkpoints import Checkpoint
+from .progress import Observer, StepClock, StepReport
+from .ranks import OneRank, Ranks, together
+from .runs.checkpoints import Checkpoint, read_checkpoint
 from .runs.run_folder import RunFolder
 from .settings import TrainingSettings
+from .shared_gradient import SharedGradient
 from .trainee import Trainee
 from .validation import Validation
 
 log = logging.getLogger(__name__)
 
-SMOOTHING = 0.1
-"""Share of the newest step in the time that a step is expected to take."""
-
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ends with."""
+    """What a run ends with; empty in every process but the first."""
 
     tensors: dict[str, Tensor]
     """In the published layout, in float32 on the CPU: the moving average where one is kept."""
@@ -50,15 +54,20 @@ class TrainingLoop:
         trainee: Trainee,
         data: TrainingData,
         settings: TrainingSettings,
-        run: RunFolder,
+        run: RunFolder | None,
         observer: Observer,
+        ranks: Ranks | None = None,
     ):
+        """`run` is None in every process but the first."""
         trainee.check()
         self.denoiser, self.trainee, self.data = denoiser, trainee, data
-        self.settings, self.run_folder, self.observer = settings, run, observer
+        self.settings, self.observer = settings, observer
+        self.ranks: Ranks = ranks or OneRank()
+        self.is_first = self.ranks.rank == 0
         self.parameters = trainee.parameters
         self.optimizer = make_optimizer(self.parameters.values(), settings)
-        self.average = MovingAverage(settings.ema, self.parameters) if settings.ema else None
+        self.shared_gradient = SharedGradient(self.ranks, list(self.parameters.values()))
+        self.average = MovingAverage(settings.ema, self.parameters) if settings.ema and self.is_first else None
         self.scaler = torch.amp.grad_scaler.GradScaler(denoiser.device.type, enabled=settings.precision == "fp16")
         self.validation = Validation(data, Objective(trainee.shares))
         self.objective = Objective(trainee.shares, settings.min_snr)
@@ -67,11 +76,18 @@ class TrainingLoop:
         """The lowest validation loss of a checkpoint."""
         self.bad_steps = BadSteps(settings.precision == "fp16")
         self.plan = MemoryPlan(settings.batch_size, settings.checkpointing == "on")
+        self._run_folder = run
         self._validation_loss: float | None = None
         self._saved_step: int | None = None
         self._is_updating = False
         self._metrics_failed = False
-        self._seconds_per_step: float | None = None
+        self._clock = StepClock()
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The run's folder, which the first process alone has."""
+        assert self._run_folder is not None
+        return self._run_folder
 
     def run(self) -> TrainingResult:
         """Train to the last step. Stopped at any point it leaves a checkpoint from which the next call goes on.
@@ -86,9 +102,13 @@ class TrainingLoop:
                 self._validate()
             while self.step < self.settings.steps:
                 self._advance()
-        except BaseException:
+        except BaseException as error:
             self._save_before_leaving()
+            if self.step < self.settings.steps:
+                self.shared_gradient.leave(error)
             raise
+        if not self.is_first:
+            return TrainingResult({}, [])
         if self._saved_step != self.step:
             self._save()
         return TrainingResult(self.published(), self._losses())
@@ -114,7 +134,7 @@ class TrainingLoop:
 
     def _update(self, draws: Sequence[Draw], rate: float) -> tuple[float, float]:
         """Loss and gradient norm of a step; a step whose gradient is not finite leaves the weights alone."""
-        loss = self._gradient(draws)
+        loss = self.shared_gradient.sum_(self._gradient(self.ranks.share(draws), len(draws)))
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit))
@@ -133,30 +153,33 @@ class TrainingLoop:
         self._is_updating = False
         return loss, norm
 
-    def _gradient(self, draws: Sequence[Draw]) -> float:
-        """The mean loss, its gradient left in the weights. Where memory got short since, in smaller bites."""
+    def _gradient(self, draws: Sequence[Draw], num_clips: int) -> float:
+        """As `_backward`. Where memory got short since, in smaller bites."""
         try:
-            return self._backward(draws)
+            return self._backward(draws, num_clips)
         except torch.OutOfMemoryError:
             self._choose_plan()
-            return self._backward(draws)
+            return self._backward(draws, num_clips)
 
-    def _backward(self, draws: Sequence[Draw]) -> float:
-        """The mean loss over all clips of a step, its gradient left in the weights."""
+    def _backward(self, draws: Sequence[Draw], num_clips: int | None = None) -> float:
+        """What some clips add to the mean loss over a step of `num_clips`, its gradient left in the weights."""
+        num_clips = num_clips or len(draws)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for first in range(0, len(draws), self.plan.micro_batch):
             self.observer.check_cancelled()
             part = draws[first : first + self.plan.micro_batch]
             losses = self.objective.losses(self.denoiser, self.data.batch(part, self.denoiser))
-            loss = losses.sum() / len(draws)
+            loss = losses.sum() / num_clips
             torch.autograd.backward(self.scaler.scale(loss))
             total += float(loss.detach())
         return total
 
     def _choose_plan(self) -> None:
         """Estimate, then probe one forward and backward pass at full size: settles how a step is carried out."""
-        draws = self.data.draws(self.step)
+        draws = self.ranks.share(self.data.draws(self.step))
+        if not draws:
+            return
         if self.settings.checkpointing == "auto" and not self.plan.checkpointing:
             self.plan = replace(self.plan, checkpointing=not self._can_keep(draws))
 
@@ -204,7 +227,7 @@ class TrainingLoop:
             weight.copy_(weights[name])
 
     def _validate(self) -> None:
-        if not self.settings.validate_every:
+        if not self.settings.validate_every or not self.is_first:
             return
         with self._averaged():
             report = self.validation.measure(self.denoiser, self.step)
@@ -214,6 +237,8 @@ class TrainingLoop:
 
     def _sample(self) -> None:
         """A clip on the way. It takes memory for a moment, and where that is short it is left out."""
+        if not self.is_first:
+            return
         try:
             with self._averaged():
                 latents = self.validation.sample(self.denoiser)
@@ -226,14 +251,14 @@ class TrainingLoop:
         return bool(every) and self.step % every == 0
 
     def _report(self, loss: float, rate: float, norm: float, seconds: float) -> None:
-        usual = self._seconds_per_step
-        self._seconds_per_step = seconds if usual is None else usual + SMOOTHING * (seconds - usual)
-        left = self._seconds_per_step * (self.settings.steps - self.step)
+        left = self._clock.seconds_left(seconds, self.settings.steps - self.step)
         self._note("step", loss=loss, learning_rate=rate, gradient_norm=norm, seconds=seconds)
         self.observer.on_step(StepReport(self.step, self.settings.steps, loss, rate, norm, left))
 
     def _note(self, kind: str, **values: Any) -> None:
         """A line of metrics; a disk that does not take it costs the line, and is said once."""
+        if not self.is_first:
+            return
         try:
             self.run_folder.metrics.append(kind, self.step, **values)
         except RunError as error:
@@ -256,7 +281,7 @@ class TrainingLoop:
         return Checkpoint(self.step, tensors, state)
 
     def _restore(self) -> None:
-        checkpoint = self.run_folder.load_checkpoint()
+        checkpoint = self._load()
         if checkpoint is None:
             return
         self._put(checkpoint.tensors["weights"])
@@ -272,8 +297,22 @@ class TrainingLoop:
         self.bad_steps.total = checkpoint.state["bad_steps"]
         self.step = self._saved_step = checkpoint.step
 
+    def _load(self) -> Checkpoint | None:
+        """Where the run stands: what the first process finds, and the others read from the same files."""
+        checkpoint, place = None, ""
+        with together(self.ranks):
+            checkpoint = self.run_folder.load_checkpoint() if self.is_first else None
+            place = str(self.run_folder.checkpoint_path(checkpoint.step)) if checkpoint else ""
+        place = self.ranks.gather(place)[0]
+        with together(self.ranks):
+            if place and not self.is_first:
+                checkpoint = read_checkpoint(Path(place))
+        return checkpoint
+
     def _save(self) -> None:
         """Write a checkpoint. A disk that fails once costs that checkpoint; at the second time the run stops."""
+        if not self.is_first:
+            return
         check_finite(self.parameters, self.trainee.stage)
         found = self._validation_loss
         is_best = found is not None and (self.best is None or found < self.best)
@@ -290,7 +329,7 @@ class TrainingLoop:
 
     def _save_before_leaving(self) -> None:
         """Keep what was learned, whatever ended the run; nothing here may hide why it ended."""
-        if self._is_updating or self._saved_step == self.step or self.step == 0:
+        if not self.is_first or self._is_updating or self._saved_step == self.step or self.step == 0:
             return
         try:
             check_finite(self.parameters, self.trainee.stage)

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+SMOOTHING = 0.1
+"""Share of the newest step in the time that a step is expected to take."""
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -27,6 +30,18 @@ class ValidationReport:
     step: int
     loss: float
     by_timestep: dict[int, float]
+
+
+class StepClock:
+    """How long a run still takes, from how long its steps took."""
+
+    def __init__(self):
+        self._usual: float | None = None
+
+    def seconds_left(self, seconds: float, steps_left: int) -> float:
+        """After a step that took some seconds."""
+        self._usual = seconds if self._usual is None else self._usual + SMOOTHING * (seconds - self._usual)
+        return self._usual * steps_left
 
 
 class Observer(Protocol):

@@ -50,13 +50,15 @@ class TrainingSettings:
     """Clips kept from training for validation; 0 validates on the first clips of the training set."""
     sample_every: int = 500
     """Steps between sample clips; 0 makes none."""
+    processes: int = 1
+    """Processes that share each step, one for each GPU; each takes `batch_size` clips at once."""
 
     def __post_init__(self):
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         _check_choice("resume", self.resume, RESUME)
         _check_choice("learning_rate_schedule", self.learning_rate_schedule, RATE_SCHEDULES)
-        for name in ("steps", "batch_size", "accumulation"):
+        for name in ("steps", "batch_size", "accumulation", "processes"):
             _check_range(name, getattr(self, name), 1, None)
         for name in ("warmup_steps", "validate_every", "save_every", "sample_every", "held_out", "seed"):
             _check_range(name, getattr(self, name), 0, None)
@@ -67,8 +69,8 @@ class TrainingSettings:
 
     @property
     def global_batch(self) -> int:
-        """Clips in one step."""
-        return self.batch_size * self.accumulation
+        """Clips in one step, over all of its processes."""
+        return self.batch_size * self.accumulation * self.processes
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

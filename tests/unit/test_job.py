@@ -59,6 +59,28 @@ def test_the_order_of_fields_and_the_type_of_a_round_rate_change_no_identity():
     assert whole.identity == fraction.identity
 
 
+def test_processes_that_share_a_batch_are_the_same_run_and_those_that_enlarge_it_are_not():
+    def identity(**settings):
+        return a_job(settings=TrainingSettings(steps=10, **settings)).identity
+
+    assert identity(batch_size=4, processes=2) == identity(batch_size=8) == identity(batch_size=1, processes=8)
+    assert identity(batch_size=4, processes=2) != identity(batch_size=4)
+    assert identity(batch_size=4, accumulation=2) != identity(batch_size=8)
+
+
+def test_an_identity_is_the_one_of_runs_that_were_begun_before():
+    assert a_job().identity == "dc621745170dc7c42813c803195c4051e57ab6fd3111262dcac0aecb80036cbf"
+
+
+def test_hashes_of_files_come_back_and_are_not_part_of_the_identity():
+    job = a_job(files={"base": {"bytes": 3, "sha256": "ab"}})
+    assert Job.from_json(job.to_json()) == job
+    assert job.identity == a_job().identity
+    older = json.loads(job.to_json())
+    del older["files"]
+    assert Job.from_json(json.dumps(older)) == a_job()
+
+
 def test_an_older_text_without_a_newer_setting_has_its_default():
     settings = json.loads(a_job().to_json())["settings"]
     del settings["sample_every"]

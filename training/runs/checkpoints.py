@@ -72,13 +72,16 @@ class CheckpointFolder:
         Checkpoints of later steps, which the run has left behind, go too.
         Raises: RunError if a tensor is not finite, or the disk does not take it; earlier ones stay whole.
         """
-        target = self.path / f"step-{checkpoint.step:08d}"
+        target = self.path_of(checkpoint.step)
         with write_errors_in_words(f"The checkpoint of step {checkpoint.step}", self.path):
             self._write(checkpoint, identity, target)
             if is_best:
                 write_json(self.path / BEST, {"schema": SCHEMA, "step": checkpoint.step})
         self._prune(checkpoint.step)
         return target
+
+    def path_of(self, step: int) -> Path:
+        return self.path / f"step-{step:08d}"
 
     def find_newest(self) -> Path | None:
         """The newest checkpoint whose every file is whole; damaged ones are named in the log."""

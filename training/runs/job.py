@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from ...core.errors import RunError, SettingsError, shown, some
@@ -13,6 +13,7 @@ from .json_values import plain
 SCHEMA = 1
 """Grows when the meaning of a field changes."""
 _FIELDS = ("schema", "stage", "structure", "settings", "paths", "versions")
+_OPTIONAL = ("files",)
 _ABSENT = "nothing"
 
 
@@ -40,24 +41,36 @@ class Job:
     """What decides shapes and meaning of the trained tensors, such as rank, layout and hash of the base model."""
     settings: TrainingSettings
     paths: Mapping[str, str | None]
-    """Where the parts lie. A moved file changes no run: not part of the identity."""
+    """Where the parts lie. A moved file changes no run: not part of the identity. Those inside the run's folder are
+    relative to it, so that the folder can be moved."""
     versions: Mapping[str, str]
     """Of the software. Not part of the identity."""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {})
+    """Size and sha256 of the files among `paths`, as they were. Not part of the identity."""
 
     def __post_init__(self):
-        for name in ("structure", "paths", "versions"):
+        for name in ("structure", "paths", "versions", "files"):
             object.__setattr__(self, name, plain(getattr(self, name), name))
 
     @property
     def identity(self) -> str:
-        """Equal for two jobs that train the same, bit for bit; a sha256 in hexadecimal."""
+        """Equal for two jobs that train the same; a sha256 in hexadecimal.
+
+        The same bit for bit in one process. Processes that share a step change no more than the order of its sums, so
+        that a run may go on in another number of them, as long as their batches make up the same step.
+        """
         settings = {name: value for name, value in _setting_values(self.settings).items() if name != "resume"}
+        settings["batch_size"] *= settings.pop("processes")
         parts = {"stage": self.stage, "structure": self.structure, "settings": settings}
         return hashlib.sha256(_canonical(parts).encode()).hexdigest()
 
+    def provenance(self, run: str) -> dict[str, Any]:
+        """What the file that a run ends with says of how it was made."""
+        return {"run": run, **self.structure, "settings": asdict(self.settings)}
+
     def to_json(self) -> str:
         """The text of job.json, for reading too."""
-        values = {name: getattr(self, name) for name in _FIELDS[1:]}
+        values = {name: getattr(self, name) for name in (*_FIELDS[1:], *_OPTIONAL)}
         values["settings"] = _setting_values(self.settings)
         return json.dumps({"schema": SCHEMA, **values}, indent=2, ensure_ascii=False) + "\n"
 
@@ -75,7 +88,8 @@ class Job:
             )
         _check_fields(content, source)
         settings = _settings(content["settings"], source)
-        return Job(content["stage"], content["structure"], settings, content["paths"], content["versions"])
+        files = content.get("files", {})
+        return Job(content["stage"], content["structure"], settings, content["paths"], content["versions"], files)
 
 
 def structural_differences(before: Job, after: Job) -> list[Difference]:
@@ -103,7 +117,7 @@ def in_words(differences: list[Difference]) -> str:
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     names = [*before, *(name for name in after if name not in before)]
     all_fields = [Difference(name, _in_words(before, name), _in_words(after, name)) for name in names]
-    return [field for field in all_fields if field.before != field.after]
+    return [each for each in all_fields if each.before != each.after]
 
 
 def _in_words(values: Mapping[str, Any], name: str) -> str:
@@ -116,8 +130,8 @@ def _canonical(value: object) -> str:
 
 def _setting_values(settings: TrainingSettings) -> dict[str, Any]:
     """Settings as JSON, in which a rate of 1 and one of 1.0 are the same."""
-    values = ((field, getattr(settings, field.name)) for field in fields(settings))
-    return {field.name: float(value) if isinstance(field.default, float) else value for field, value in values}
+    values = ((each, getattr(settings, each.name)) for each in fields(settings))
+    return {each.name: float(value) if isinstance(each.default, float) else value for each, value in values}
 
 
 def _parsed(text: str, source: str) -> dict[str, Any]:
@@ -132,8 +146,8 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
 
 def _check_fields(content: Mapping[str, Any], source: str) -> None:
     missing = [name for name in _FIELDS if name not in content]
-    unknown = [name for name in content if name not in _FIELDS]
-    wrong = [name for name in _FIELDS[2:] if name in content and not isinstance(content[name], dict)]
+    unknown = [name for name in content if name not in (*_FIELDS, *_OPTIONAL)]
+    wrong = [name for name in (*_FIELDS[2:], *_OPTIONAL) if name in content and not isinstance(content[name], dict)]
     wrong += [] if isinstance(content.get("stage", ""), str) else ["stage"]
     for names, fault in ((missing, "lacks"), (unknown, "has unknown fields"), (wrong, "has odd values for")):
         if names:
@@ -151,7 +165,7 @@ def _settings(values: Mapping[str, Any], source: str) -> TrainingSettings:
 
 
 def _setting_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    kinds = {field.name: type(cast(object, field.default)) for field in fields(TrainingSettings)}
+    kinds = {each.name: type(cast(object, each.default)) for each in fields(TrainingSettings)}
     for name, value in values.items():
         if name not in kinds:
             yield f"the setting {shown(name)} is unknown"

@@ -23,7 +23,7 @@ from .durable_files import (
     write_text,
 )
 from .finite_tensors import write_finite_tensors
-from .job import Job, in_words, outer_differences
+from .job import Job, in_words, outer_differences, setting_differences
 from .metrics import MetricsLog
 from .run_choice import JOB, FoundRun, check_run_name, choose_run, make_run_folder
 from .run_lock import RunLock
@@ -79,6 +79,10 @@ class RunFolder:
         if not self.is_finished:
             self.metrics.cut_after(checkpoint.step if checkpoint else -1)
         return checkpoint
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, if it was kept."""
+        return self._checkpoints.path_of(step)
 
     def load_best(self) -> Checkpoint | None:
         """The whole checkpoint that was saved as the best, or None; metrics stay as they are."""
@@ -194,6 +198,6 @@ def _settle(run: RunFolder, found: FoundRun) -> list[str]:
     outer = outer_differences(found.job, run.job)
     if outer:
         messages.append(f"paths or versions differ: {in_words(outer)}")
-    if outer or found.job.identity != run.job.identity:
+    if outer or setting_differences(found.job, run.job):
         run.write_job(found.job)
     return messages
