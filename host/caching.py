@@ -105,6 +105,8 @@ def cache_stamp(cache_name: str) -> str:
 
     So a graph that is queued twice trains once.
     """
+    if not cache_name:
+        return ""  # it comes over a link, and is not known yet
     folder = cache_folder(cache_name)
     state = _state_of(folder)
     last, changes = _stamps.get(folder, (state, 0))

@@ -43,7 +43,7 @@ class ComfyDenoiser:
     @property
     def base_alphas(self) -> Tensor:
         """ᾱ = 1 / (1 + σ²). Shapes: `t`, float64"""
-        return 1 / (1 + self._base.sampling.sigmas.double().cpu() ** 2)
+        return 1 / (1 + self._base.sampling.sigmas.cpu().double() ** 2)
 
     def free_memory(self) -> int:
         return comfy.model_management.get_free_memory(self.device)

@@ -42,7 +42,7 @@ def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: s
         raise SettingsError(
             f"{name} names the noise schedule {resolved}, which MotionGraft does not know. Choose one by hand."
         )
-    sampling = _model_sampling(model, current, BETA_SCHEDULES[resolved])
+    sampling = sampling_on(model, current, BETA_SCHEDULES[resolved])
     model.add_object_patch("model_sampling", sampling)
     log.info("%s: beta schedule %s (%s), sigma_max %.2f", name, resolved, choice, float(sampling.sigma_max))
 
@@ -52,7 +52,8 @@ def _is_discrete(sampling: Any) -> bool:
     return isinstance(sampling, ModelSamplingDiscrete) and not isinstance(sampling, StableCascadeSampling)
 
 
-def _model_sampling(model: ModelPatcher, current: Any, schedule: BetaSchedule) -> Any:
+def sampling_on(model: ModelPatcher, current: Any, schedule: BetaSchedule) -> Any:
+    """A model's sampling on another schedule; its prediction type and zero terminal SNR stay."""
     settings = {
         **(model.model.model_config.sampling_settings or {}),
         "beta_schedule": HOST_NAMES[schedule.spacing == BETAS],

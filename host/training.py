@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,29 @@ from ..motion_modules.module import MotionModule
 from ..training.batches import TrainingData
 from ..training.cache.cached_clips import CachedClips
 from ..training.loop import TrainingLoop
-from ..training.runs.disk_space import check_free_space
 from ..training.runs.job import Job
+from ..training.runs.job_files import CLIPS
 from ..training.runs.run_choice import find_runs
 from ..training.runs.run_folder import FINAL, RunFolder, open_run
+from ..training.settings import TYPES as TYPES
 from ..training.settings import TrainingSettings
 from ..training.stages import LAYOUTS, new_motion_module
-from ..training.start import advice, check_clip_lengths, check_clips_fit_base, check_same_vae
-from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
-from .fingerprints import fingerprint_module, fingerprint_tensors
+from ..training.start import advice, check_clip_lengths
+from ..training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE
+from .fingerprints import fingerprint_tensors
+from .job_inputs import JobInputs
+from .launch import check_can_launch, train_in_processes
 from .motion_modules import LoadedMotionModule, load_motion_module
 from .saving import baked_weights
 from .stages import Prepared, prepare_domain_adapter, prepare_motion_lora, prepare_motion_module, shape_of
-from .training_base import TrainingBase, check_base, copy_base, place_on_device, with_adapter
+from .training_base import TrainingBase, copy_base, place_on_device, with_adapter
+from .training_checks import check_clips, check_parts, check_precision
 from .training_progress import NodeObserver
 
 log = logging.getLogger(__name__)
 
 RUNS = "motiongraft"
 """The folder of runs under ComfyUI's output folder."""
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LossMap = dict[str, list[float]]
 
 
@@ -68,7 +71,7 @@ class Stage:
     prepare: Callable[[TrainingBase], Prepared]
     """Puts the trainable weights into a base on its device."""
     adapter: Mapping[str, Tensor] | None = None
-    paths: Mapping[str, str | None] | None = None
+    motion: LoadedMotionModule | None = None
 
 
 def train_domain_adapter(request: TrainingRequest, rank: int) -> tuple[DomainAdapter, LossMap]:
@@ -78,7 +81,7 @@ def train_domain_adapter(request: TrainingRequest, rank: int) -> tuple[DomainAda
     """
 
     def prepare(base: TrainingBase) -> Prepared:
-        return prepare_domain_adapter(base, _type_of(request), rank, request.settings.seed)
+        return prepare_domain_adapter(base, request.settings.dtype, rank, request.settings.seed)
 
     _check_rank(rank)
     path, losses = _train(request, Stage(DOMAIN_ADAPTER, {"rank": rank}, prepare))
@@ -93,14 +96,13 @@ def train_motion_module(
 
     def prepare(base: TrainingBase) -> Prepared:
         module = _own_copy(start) if start else new_motion_module(shape_of(base), layout, frames, request.settings.seed)
-        return prepare_motion_module(base, _type_of(request), module, start.name if start else MOTION_MODULE)
+        return prepare_motion_module(base, request.settings.dtype, module, start.name if start else MOTION_MODULE)
 
     if layout not in LAYOUTS:
         raise SettingsError(f"layout should be one of {', '.join(LAYOUTS)}, found {layout}. Choose one of these.")
     check_clip_lengths(request.cached_clips, start.spec.num_positions if start else max(frames, 2))
     structure = {"layout": start.spec.generation if start else layout, "motion_module": _hash_of(start)}
-    stage = Stage(MOTION_MODULE, structure, prepare, adapter, {"motion_module": start.name if start else None})
-    path, losses = _train(request, stage)
+    path, losses = _train(request, Stage(MOTION_MODULE, structure, prepare, adapter, start))
     return replace(load_motion_module(path), name=path.parent.name), losses
 
 
@@ -111,12 +113,12 @@ def train_motion_lora(
 
     def prepare(base: TrainingBase) -> Prepared:
         module, seed = _own_copy(motion), request.settings.seed
-        return prepare_motion_lora(base, _type_of(request), module, motion.name, rank, seed)
+        return prepare_motion_lora(base, request.settings.dtype, module, motion.name, rank, seed)
 
     _check_rank(rank)
     check_clip_lengths(request.cached_clips, motion.spec.num_positions)
     structure = {"rank": rank, "motion_module": _hash_of(motion)}
-    path, losses = _train(request, Stage(MOTION_LORA, structure, prepare, adapter, {"motion_module": motion.name}))
+    path, losses = _train(request, Stage(MOTION_LORA, structure, prepare, adapter, motion))
     return replace(read_motion_lora(read_tensor_file(path)), name=path.parent.name), losses
 
 
@@ -126,32 +128,58 @@ def runs_folder() -> Path:
 
 
 def run_stamp(run_name: str) -> str:
-    """A text that changes when the result of a run of this name appears or goes away."""
-    finals = [run.path / FINAL for run in find_runs(runs_folder(), run_name)]
-    return ";".join(f"{path.parent.name}:{path.stat().st_mtime_ns}" for path in finals if path.is_file())
+    """A text that changes when a result of this name goes away, and not when one appears.
+
+    So a graph that is queued again trains once, and trains anew if its result was deleted.
+    """
+    if not run_name:
+        return ""  # it comes over a link, and is not known yet
+    finals = {run.path / FINAL for run in find_runs(runs_folder(), run_name)}
+    present = {path for path in finals if path.is_file()}
+    seen, gone = _stamps.get(run_name, (present, 0))
+    _stamps[run_name] = (present, gone + len(seen - present))
+    return f"{run_name}:{_stamps[run_name][1]}"
+
+
+_stamps: dict[str, tuple[set[Path], int]] = {}
+"""For each name the results when last seen, and how many have gone since."""
 
 
 def _train(request: TrainingRequest, stage: Stage) -> tuple[Path, LossMap]:
     """The file that a run ends with, and its losses; a run that is finished already is not repeated."""
-    check_base(request.model)
-    _check_clips(request)
+    check_parts(request.model, stage.motion, stage.adapter)
+    check_clips(request.model, request.cached_clips, request.vae)
+    check_precision(request.model, request.settings)
+    check_can_launch(request.settings.processes)
     with _training_mode():
-        base = copy_base(request.model)
-        job = _job(request, stage, base)
-        with open_run(runs_folder(), request.run_name, job) as run:
-            observer = NodeObserver(base, request.vae, request.node_id, run.path, stage.name, request.settings.steps)
+        inputs = JobInputs(copy_base(request.model), stage.motion, stage.adapter)
+        with open_run(runs_folder(), request.run_name, _job(request, stage, inputs)) as run:
+            observer = _observer(request, stage, inputs, run)
             for text in (*run.messages, *advice(request.cached_clips, stage.name == MOTION_LORA)):
                 observer.say(text)
             if not run.is_finished:
-                _run(request, stage, base, run, observer)
-            losses = [line["loss"] for line in run.metrics.read() if line["kind"] == "step"]
-            return run.final_path, {"loss": losses}
+                inputs.write(run)
+                if request.settings.processes == 1:
+                    _run(request, stage, inputs.base, run, observer)
+    if not run.is_finished:
+        del inputs  # the processes load a base of their own
+        train_in_processes(run.path, run.job, observer)
+    losses = [line["loss"] for line in run.metrics.read() if line["kind"] == "step"]
+    return run.final_path, {"loss": losses}
+
+
+def _observer(request: TrainingRequest, stage: Stage, inputs: JobInputs, run: RunFolder) -> NodeObserver:
+    """Whoever watches for the node. While other processes fill the GPUs, samples are sketched and not decoded."""
+    is_elsewhere = request.settings.processes > 1
+    base = replace(inputs.base, patcher=request.model) if is_elsewhere else inputs.base
+    vae = None if is_elsewhere else request.vae
+    return NodeObserver(base, vae, request.node_id, run.path, stage.name, request.settings.steps)
 
 
 def _run(request: TrainingRequest, stage: Stage, base: TrainingBase, run: RunFolder, observer: NodeObserver) -> None:
     if stage.adapter is not None:
         base = with_adapter(base, stage.adapter, "the domain adapter")
-    place_on_device(base, _type_of(request))
+    place_on_device(base, request.settings.dtype)
     trainee, denoiser = stage.prepare(base)
     data = TrainingData(request.cached_clips, request.settings, trainee.single_frames)
     log.info(
@@ -162,15 +190,7 @@ def _run(request: TrainingRequest, stage: Stage, base: TrainingBase, run: RunFol
         len(request.cached_clips),
         request.settings.precision,
     )
-    check_free_space(run.path, _disk_bytes(trainee, request.settings), "its checkpoints and its result")
-    result = TrainingLoop(denoiser, trainee, data, request.settings, run, observer).run()
-    run.write_final(result.tensors, {**trainee.metadata, "training": _provenance(run, request)})
-
-
-def _disk_bytes(trainee: Trainee, settings: TrainingSettings) -> int:
-    """What a run holds at most: weights, two moments and perhaps an average, in four checkpoints, and the result."""
-    num_weights = sum(weight.numel() for weight in trainee.parameters.values())
-    return num_weights * (4 * (4 if settings.ema else 3) * 4 + 4)
+    TrainingLoop(denoiser, trainee, data, request.settings, run, observer).finish()
 
 
 @contextmanager
@@ -186,34 +206,19 @@ def _training_mode() -> Iterator[None]:
         comfy.model_management.soft_empty_cache()
 
 
-def _check_clips(request: TrainingRequest) -> None:
-    unet = request.model.get_model_object("diffusion_model")
-    unet = getattr(unet, "_orig_mod", unet)
-    pooled = None if unet.num_classes is None else request.model.model.adm_channels
-    context = request.model.model.model_config.unet_config["context_dim"]
-    check_clips_fit_base(request.cached_clips, request.model.model.latent_format.latent_channels, context, pooled)
-    if request.vae is not None:
-        check_same_vae(request.cached_clips, fingerprint_module(request.vae.first_stage_model))
-
-
-def _job(request: TrainingRequest, stage: Stage, base: TrainingBase) -> Job:
+def _job(request: TrainingRequest, stage: Stage, inputs: JobInputs) -> Job:
     return Job(
         stage=stage.name,
         structure={
             **stage.structure,
-            "base": base.fingerprint,
+            "base": inputs.base.fingerprint,
             "clips": request.cached_clips.fingerprint,
             "domain_adapter": None if stage.adapter is None else fingerprint_tensors(stage.adapter),
         },
         settings=request.settings,
-        paths={"base": base.path, "clips": str(request.cached_clips.folder), **(stage.paths or {})},
+        paths={CLIPS: str(request.cached_clips.folder.absolute()), **inputs.paths},
         versions={"comfyui": comfyui_version.__version__, "torch": torch.__version__},
     )
-
-
-def _provenance(run: RunFolder, request: TrainingRequest) -> dict[str, Any]:
-    """What a published file says of how it was made."""
-    return {"run": run.path.name, **dict(run.job.structure), "settings": asdict(request.settings)}
 
 
 def _own_copy(motion: LoadedMotionModule) -> MotionModule:
@@ -224,10 +229,6 @@ def _own_copy(motion: LoadedMotionModule) -> MotionModule:
 
 def _hash_of(motion: LoadedMotionModule | None) -> str | None:
     return None if motion is None else fingerprint_tensors(dict(baked_weights(motion.patcher)))
-
-
-def _type_of(request: TrainingRequest) -> torch.dtype:
-    return TYPES[request.settings.precision]
 
 
 def _check_rank(rank: int) -> None:

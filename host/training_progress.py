@@ -1,6 +1,7 @@
 """What the editor sees of a run: progress, time left, losses, sample clips; and its cancel button."""
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class NodeObserver:
 
     def on_step(self, report: StepReport) -> None:
         self._bar.update_absolute(report.step, report.total_steps)
-        self._waiting.append((report.step, report.loss))
+        if math.isfinite(report.loss):  # JSON knows no other number
+            self._waiting.append((report.step, report.loss))
         is_last = report.step == report.total_steps
         if not is_last and time.monotonic() < self._next:
             return
@@ -49,7 +51,7 @@ class NodeObserver:
             losses=self._waiting,
             step=report.step,
             learning_rate=report.learning_rate,
-            gradient_norm=report.gradient_norm,
+            gradient_norm=report.gradient_norm if math.isfinite(report.gradient_norm) else None,
             seconds_left=round(report.seconds_left, 1),
         )
         show_text(self._node_id, f"step {report.step} of {report.total_steps}, {in_words(report.seconds_left)} left")
@@ -83,7 +85,9 @@ class NodeObserver:
             return latent_to_rgb(latents, latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias)
         with torch.no_grad():
             images = self._vae.decode(self._base.patcher.model.process_latent_out(latents))
-        return (images.float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+        pictures = (images.float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+        comfy.model_management.unload_all_models()  # training needs the room; its own model is not among them
+        return pictures
 
     def _send(self, **message: Any) -> None:
         if is_watched(self._node_id):

@@ -48,7 +48,7 @@ class CacheTrainingClips(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, cache_name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, cache_name: str = "", **_: object) -> str:
         return cache_stamp(cache_name)
 
     @classmethod

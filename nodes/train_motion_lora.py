@@ -45,7 +45,7 @@ class TrainMotionLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, run_name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, run_name: str = "", **_: object) -> str:
         return run_stamp(run_name)
 
     @classmethod

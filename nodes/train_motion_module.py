@@ -54,7 +54,7 @@ class TrainMotionModule(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, run_name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, run_name: str = "", **_: object) -> str:
         return run_stamp(run_name)
 
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..core.errors import SettingsError
 from .cache.cached_clips import CachedClip, CachedClips, TextStates
 from .denoiser import Conditioning, Denoiser
 from .draws import Draw, draw, noise_of
@@ -36,7 +37,7 @@ class TrainingData:
         self.cached = cached
         self.settings = settings
         self.single_frames = single_frames
-        held_out = _held_out([bucket.count for bucket in cached.buckets], settings.held_out)
+        held_out = _held_out([bucket.count for bucket in cached.buckets], settings.held_out, cached.name)
         self.counts = tuple(bucket.count - held for bucket, held in zip(cached.buckets, held_out, strict=True))
         self.validation = _validation_clips(self.counts, held_out)
         """Bucket and number of each clip to measure by."""
@@ -94,10 +95,19 @@ MAX_VALIDATION_CLIPS = 4
 """Clips of the training set that are measured where none are held out."""
 
 
-def _held_out(counts: Sequence[int], wanted: int) -> list[int]:
-    """How many clips each bucket keeps for validation, taken in turn from whichever has most left."""
+def _held_out(counts: Sequence[int], wanted: int, name: str) -> list[int]:
+    """How many clips each bucket keeps for validation, taken in turn from whichever has most left.
+
+    Raises: SettingsError if a bucket would have none left to train on.
+    """
+    most = sum(counts) - len(counts)
+    if wanted > most:
+        raise SettingsError(
+            f"held_out is {wanted}, and of the {sum(counts)} clips of {name} at most {most} can be kept from training. "
+            f"Set held_out to {min(most, max(1, sum(counts) // 10)) if most else 0}, or cache more clips."
+        )
     held = [0] * len(counts)
-    for _ in range(min(wanted, sum(counts) - len(counts))):
+    for _ in range(wanted):
         largest = max(range(len(counts)), key=lambda bucket: counts[bucket] - held[bucket])
         held[largest] += 1
     return held
@@ -105,5 +115,6 @@ def _held_out(counts: Sequence[int], wanted: int) -> list[int]:
 
 def _validation_clips(counts: Sequence[int], held_out: Sequence[int]) -> list[tuple[int, int]]:
     held = [(bucket, counts[bucket] + extra) for bucket in range(len(counts)) for extra in range(held_out[bucket])]
-    trained = [(bucket, number) for bucket, count in enumerate(counts) for number in range(min(count, 4))]
+    most = range(MAX_VALIDATION_CLIPS)
+    trained = [(bucket, number) for number in most for bucket, count in enumerate(counts) if number < count]
     return held or trained[:MAX_VALIDATION_CLIPS]

@@ -5,9 +5,10 @@ the run's folder, measures, and speaks to the observer's user.
 """
 
 import logging
+import math
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import RunError
+from ..core.errors import RunError, some
 from .batches import TrainingData
 from .denoiser import Denoiser
 from .draws import Draw
@@ -26,6 +27,7 @@ from .optimizer import MovingAverage, learning_rate_at, make_optimizer, optimize
 from .progress import Observer, StepClock, StepReport
 from .ranks import OneRank, Ranks, together
 from .runs.checkpoints import Checkpoint, read_checkpoint
+from .runs.disk_space import check_free_space
 from .runs.run_folder import RunFolder
 from .settings import TrainingSettings
 from .shared_gradient import SharedGradient
@@ -33,6 +35,9 @@ from .trainee import Trainee
 from .validation import Validation
 
 log = logging.getLogger(__name__)
+
+VALIDATION, SAMPLE = "validation", "sample"
+"""Lines of metrics beside those of the steps."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,15 @@ class TrainingLoop:
         self.validation = Validation(data, Objective(trainee.shares))
         self.objective = Objective(trainee.shares, settings.min_snr)
         self.step = 0
+        self.good_step = 0
+        """The last step whose gradient was finite; the weights are those after it."""
         self.best: float | None = None
         """The lowest validation loss of a checkpoint."""
         self.bad_steps = BadSteps(settings.precision == "fp16")
         self.plan = MemoryPlan(settings.batch_size, settings.checkpointing == "on")
         self._run_folder = run
-        self._validation_loss: float | None = None
+        self._validated: tuple[int, float] | None = None
+        """The newest validation: its step and loss."""
         self._saved_step: int | None = None
         self._is_updating = False
         self._metrics_failed = False
@@ -89,6 +97,26 @@ class TrainingLoop:
         assert self._run_folder is not None
         return self._run_folder
 
+    def finish(self) -> None:
+        """Train to the last step, and write the result into the run's folder.
+
+        Raises: what `run` raises; RunError before the first step if the disk has no room for the run.
+        """
+        with together(self.ranks):
+            if self.is_first:
+                missing = max(0, self._bytes_on_disk - self.run_folder.num_bytes)
+                check_free_space(self.run_folder.path, missing, "its checkpoints and its result")
+        result = self.run()
+        if self.is_first:
+            training = self.run_folder.job.provenance(self.run_folder.path.name)
+            self.run_folder.write_final(result.tensors, {**self.trainee.metadata, "training": training})
+
+    @property
+    def _bytes_on_disk(self) -> int:
+        """A run's at most: weights, two moments and perhaps an average, in four checkpoints, and the result."""
+        num_weights = sum(weight.numel() for weight in self.parameters.values())
+        return num_weights * (4 * (4 if self.settings.ema else 3) * 4 + 4)
+
     def run(self) -> TrainingResult:
         """Train to the last step. Stopped at any point it leaves a checkpoint from which the next call goes on.
 
@@ -98,10 +126,10 @@ class TrainingLoop:
         try:
             if self.step < self.settings.steps:
                 self._choose_plan()
-            if self.step == 0:
-                self._validate()
+            self._do_what_is_due(self._done_at(self.step))
             while self.step < self.settings.steps:
                 self._advance()
+            self._check_learned()
         except BaseException as error:
             self._save_before_leaving()
             if self.step < self.settings.steps:
@@ -125,12 +153,30 @@ class TrainingLoop:
         rate = learning_rate_at(self.step, self.settings)
         loss, norm = self._update(self.data.draws(self.step), rate)
         self._report(loss, rate, norm, time.monotonic() - started)
-        if self._is_due(self.settings.validate_every):
+        self._do_what_is_due()
+
+    def _do_what_is_due(self, done: Collection[str] = ()) -> None:
+        """Measure, sample and save, where it is time for that and not done already before a run was stopped."""
+        if self._is_due(self.settings.validate_every) and VALIDATION not in done:
             self._validate()
-        if self._is_due(self.settings.sample_every):
+        if self.step and self._is_due(self.settings.sample_every) and SAMPLE not in done:
             self._sample()
-        if self._is_due(self.settings.save_every):
+        if self.step and self._is_due(self.settings.save_every) and self._saved_step != self.step:
             self._save()
+
+    def _done_at(self, step: int) -> set[str]:
+        """What was done after a step, by the run's own metrics."""
+        if not self.is_first:
+            return set()
+        return {line["kind"] for line in self.run_folder.metrics.read() if line["step"] == step}
+
+    def _check_learned(self) -> None:
+        """Raises: RunError if not one step of the run could be taken."""
+        if self.settings.steps and not self.good_step:
+            raise RunError(
+                f"no step of this run had a finite gradient, so that nothing was learned in {self.step} steps. Set "
+                "precision to bf16 or fp32, or lower the learning rate."
+            )
 
     def _update(self, draws: Sequence[Draw], rate: float) -> tuple[float, float]:
         """Loss and gradient norm of a step; a step whose gradient is not finite leaves the weights alone."""
@@ -150,16 +196,17 @@ class TrainingLoop:
         if self.average and is_good:
             self.average.update(self.parameters, self.step)
         self.step += 1
+        self.good_step = self.step if is_good else self.good_step
         self._is_updating = False
         return loss, norm
 
     def _gradient(self, draws: Sequence[Draw], num_clips: int) -> float:
         """As `_backward`. Where memory got short since, in smaller bites."""
-        try:
+        with suppress(torch.OutOfMemoryError):
             return self._backward(draws, num_clips)
-        except torch.OutOfMemoryError:
-            self._choose_plan()
-            return self._backward(draws, num_clips)
+        # Out here the error is gone, and with it the activations that its frames held.
+        self._choose_plan()
+        return self._backward(draws, num_clips)
 
     def _backward(self, draws: Sequence[Draw], num_clips: int | None = None) -> float:
         """What some clips add to the mean loss over a step of `num_clips`, its gradient left in the weights."""
@@ -185,6 +232,7 @@ class TrainingLoop:
 
         def attempt(plan: MemoryPlan) -> None:
             self.plan, self.denoiser.checkpointing = plan, plan.checkpointing
+            _moments = None if self.optimizer.state else self._room_for_moments()
             try:
                 self._backward(draws[: plan.micro_batch])
             finally:
@@ -198,15 +246,19 @@ class TrainingLoop:
         self.denoiser.checkpointing = False
         batch = self.data.batch(draws[:1], self.denoiser)
         try:
-            kept = kept_bytes(lambda: self.objective.losses(self.denoiser, batch), self.trainee.module)
+            kept = kept_bytes(lambda: self.objective.losses(self.denoiser, batch))
         except torch.OutOfMemoryError:
             return False
         num_weights = sum(weight.numel() for weight in self.parameters.values())
-        needed = needed_bytes(num_weights, self.average is not None, kept, self.plan.micro_batch)
+        needed = needed_bytes(num_weights, bool(self.optimizer.state), kept, self.plan.micro_batch)
         free = self.denoiser.free_memory()
         say = self.observer.say if needed > free else log.info
         say(f"training needs about {needed / GIBIBYTE:.1f} GiB if activations are kept, {free / GIBIBYTE:.1f} are free")
         return needed <= free
+
+    def _room_for_moments(self) -> list[Tensor]:
+        """What the optimizer will keep from its first step on, so that the probe does without it too."""
+        return [torch.empty_like(weight) for weight in self.parameters.values() for _ in range(2)]
 
     @contextmanager
     def _averaged(self) -> Generator[None]:
@@ -229,11 +281,15 @@ class TrainingLoop:
     def _validate(self) -> None:
         if not self.settings.validate_every or not self.is_first:
             return
-        with self._averaged():
-            report = self.validation.measure(self.denoiser, self.step)
-        self._note("validation", loss=report.loss, by_timestep=report.by_timestep)
+        try:
+            with self._averaged():
+                report = self.validation.measure(self.denoiser, self.step)
+        except torch.OutOfMemoryError:
+            self.observer.say(f"no validation at step {self.step}: memory is short; training goes on")
+            return
+        self._validated = (self.step, report.loss)
+        self._note(VALIDATION, loss=report.loss, by_timestep=report.by_timestep)
         self.observer.on_validation(report)
-        self._validation_loss = report.loss
 
     def _sample(self) -> None:
         """A clip on the way. It takes memory for a moment, and where that is short it is left out."""
@@ -242,10 +298,11 @@ class TrainingLoop:
         try:
             with self._averaged():
                 latents = self.validation.sample(self.denoiser)
+            self.observer.on_sample(latents, self.step, self.run_folder.samples)
         except torch.OutOfMemoryError:
             self.observer.say(f"no sample clip at step {self.step}: memory is short; training goes on")
             return
-        self.observer.on_sample(latents, self.step, self.run_folder.samples)
+        self._note(SAMPLE)
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
@@ -295,7 +352,7 @@ class TrainingLoop:
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.best = checkpoint.state["best"]
         self.bad_steps.total = checkpoint.state["bad_steps"]
-        self.step = self._saved_step = checkpoint.step
+        self.step = self.good_step = self._saved_step = checkpoint.step
 
     def _load(self) -> Checkpoint | None:
         """Where the run stands: what the first process finds, and the others read from the same files."""
@@ -307,15 +364,27 @@ class TrainingLoop:
         with together(self.ranks):
             if place and not self.is_first:
                 checkpoint = read_checkpoint(Path(place))
+            if checkpoint:
+                self._check_fits(checkpoint, place)
         return checkpoint
+
+    def _check_fits(self, checkpoint: Checkpoint, place: str) -> None:
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.get("weights", {}).items()}
+        expected = {name: tuple(weight.shape) for name, weight in self.parameters.items()}
+        if found != expected:
+            odd = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+            raise RunError(
+                f"the checkpoint {place} is not one of this {self.trainee.stage}: {len(odd)} weights differ in name or "
+                f"shape ({some(odd[:2])}). Move it away, and the run goes on from the one before it."
+            )
 
     def _save(self) -> None:
         """Write a checkpoint. A disk that fails once costs that checkpoint; at the second time the run stops."""
-        if not self.is_first:
-            return
+        if not self.is_first or self.bad_steps.in_a_row:
+            return  # the next good step is saved instead: a checkpoint is of a step that was taken
         check_finite(self.parameters, self.trainee.stage)
-        found = self._validation_loss
-        is_best = found is not None and (self.best is None or found < self.best)
+        step, found = self._validated or (None, math.nan)
+        is_best = step == self.step and found < (math.inf if self.best is None else self.best)
         self.best = found if is_best else self.best
         try:
             self.run_folder.save_checkpoint(self.checkpoint(), is_best)
@@ -329,7 +398,10 @@ class TrainingLoop:
 
     def _save_before_leaving(self) -> None:
         """Keep what was learned, whatever ended the run; nothing here may hide why it ended."""
-        if not self.is_first or self._is_updating or self._saved_step == self.step or self.step == 0:
+        if not self.is_first or self._is_updating:
+            return
+        self.step = self.good_step if self.bad_steps.in_a_row else self.step
+        if self._saved_step == self.step or self.step == 0:
             return
         try:
             check_finite(self.parameters, self.trainee.stage)

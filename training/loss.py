@@ -25,7 +25,7 @@ class Objective:
         Source: arXiv 2307.04725 equations 2 and 7.
         """
         shares = self.shares[batch.timesteps.cpu()]
-        per_frame = shares.repeat_interleave(batch.num_frames).to(batch.latents.device)
+        per_frame = shares.repeat_interleave(batch.num_frames)
         noisy = add_noise(batch.latents, batch.noise, per_frame)
         predicted = denoiser.predict(noisy, batch.timesteps, batch.conditioning, batch.num_frames)
         found = noise_from(predicted, noisy, per_frame, denoiser.predicts)

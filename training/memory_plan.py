@@ -9,27 +9,28 @@ from torch import Tensor, nn
 from ..core.errors import RunError
 
 GIBIBYTE = 2**30
-BYTES_PER_WEIGHT = {"weights": 4, "gradient": 4, "moments": 8}
+GRADIENT_BYTES, MOMENT_BYTES = 4, 8
+"""Of each trained weight."""
 MARGIN = 1.2
 """What a backward pass needs beyond what the forward pass kept: gradients of activations on their way."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a step is carried out; its result does not depend on it."""
+    """How a step is carried out; its result differs by rounding at most."""
 
     micro_batch: int
     checkpointing: bool
 
 
-def kept_bytes(forward: Callable[[], Tensor], weights: nn.Module) -> int:
-    """Bytes that a forward pass keeps for its backward pass, weights not counted."""
-    known = {weight.untyped_storage().data_ptr() for weight in weights.parameters()}
+def kept_bytes(forward: Callable[[], Tensor]) -> int:
+    """Bytes that a forward pass keeps for its backward pass; weights, frozen or not, are there anyway."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
+        owner = getattr(tensor, "_base", None)
+        if not isinstance(tensor if owner is None else owner, nn.Parameter):
+            storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -38,9 +39,9 @@ def kept_bytes(forward: Callable[[], Tensor], weights: nn.Module) -> int:
     return sum(kept.values())
 
 
-def needed_bytes(num_weights: int, has_average: bool, kept_per_clip: int, micro_batch: int) -> int:
-    """Memory of training beyond the frozen model: weights, gradients and moments, and what a forward pass keeps."""
-    each = sum(BYTES_PER_WEIGHT.values()) + (4 if has_average else 0)
+def needed_bytes(num_weights: int, has_moments: bool, kept_per_clip: int, micro_batch: int) -> int:
+    """Memory that a step takes beyond what is there: gradients, moments unless they are, and what a pass keeps."""
+    each = GRADIENT_BYTES + (0 if has_moments else MOMENT_BYTES)
     return num_weights * each + int(MARGIN * kept_per_clip * micro_batch)
 
 

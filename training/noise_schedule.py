@@ -56,5 +56,6 @@ def min_snr_weights(shares: Tensor, gamma: float) -> Tensor:
 
 
 def _weights(shares: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    column = shares.to(like.device).view(-1, *[1] * (like.ndim - 1))
-    return column.sqrt().to(like.dtype), (1 - column).sqrt().to(like.dtype)
+    # In float64 on the CPU, which not every device has, and of which a few numbers are needed.
+    column = shares.cpu().view(-1, *[1] * (like.ndim - 1))
+    return column.sqrt().to(like.device, like.dtype), (1 - column).sqrt().to(like.device, like.dtype)

@@ -84,19 +84,18 @@ class OneRank:
 class ProcessGroup:
     """The processes that torchrun, or any program that sets its variables, has started. Close it at the end.
 
-    Tensors on a CPU go through gloo, those on a GPU through NCCL. Units: timeout in seconds, of one exchange
+    Tensors on a CPU go through gloo, and with `uses_cuda` those on a GPU through NCCL.
+    Units: timeout in seconds, of one exchange
     Raises: RunError if the processes do not find each other.
     """
 
-    def __init__(self, device: torch.device, timeout: float, environment: Mapping[str, str] = os.environ):
+    def __init__(self, uses_cuda: bool, timeout: float, environment: Mapping[str, str] = os.environ):
         self.rank, self.count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         self._is_broken = False
         place = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
         try:
             distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-                timeout=datetime.timedelta(seconds=timeout),
-                **({"device_id": device} if device.type == "cuda" else {}),
+                "cpu:gloo,cuda:nccl" if uses_cuda else "gloo", timeout=datetime.timedelta(seconds=timeout)
             )
         except (RuntimeError, ValueError) as error:
             raise RunError(_not_joined(place, error)) from error

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from ..core.errors import SettingsError
 
-PRECISIONS = ("bf16", "fp16", "fp32")
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = tuple(TYPES)
 CHECKPOINTING = ("auto", "on", "off")
 RATE_SCHEDULES = ("constant", "cosine")
 RESUME = ("new", "auto", "must")
@@ -66,6 +69,11 @@ class TrainingSettings:
             _check_range(name, getattr(self, name), 0.0, None)
         _check_range("ema", self.ema, 0.0, 0.99999)
         _check_range("caption_dropout", self.caption_dropout, 0.0, 1.0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the base computes in."""
+        return TYPES[self.precision]
 
     @property
     def global_batch(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import file_kinds
+from ..core.errors import SettingsError
 from ..lora.adapters import LowRankAdapters, low_rank_changes
 from ..lora.motion_lora import MotionLoRA
 from ..lora.saved_forms import domain_adapter_tensors, motion_lora_tensors
@@ -55,7 +56,7 @@ def new_motion_module(base: BaseShape, layout: str, trained_frames: int, seed: i
     )
     random = cast(Any, torch.random)
     with random.fork_rng(devices=[]):
-        random.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone; a GPU's goes on as it was
         module = MotionModule(spec)
     module.zero_outputs()
     return module
@@ -82,21 +83,26 @@ def domain_adapter_trainee(
     )
 
 
-def motion_module_trainee(base: BaseShape, module: MotionModule) -> Trainee:
-    """Stage 2: all weights of the motion module, on the motion schedule. Source: arXiv 2307.04725 section 4.2."""
+def motion_module_trainee(base: BaseShape, module: MotionModule, shares: Tensor | None = None) -> Trainee:
+    """Stage 2: all weights of the motion module, on the motion schedule. Source: arXiv 2307.04725 section 4.2.
+
+    `shares` are those of a base that changes the schedule, as one with zero terminal SNR.
+    """
     module.requires_grad_(True)
     positions = {name: table.cpu() for name, table in module.named_buffers()}
     return Trainee(
         MOTION_MODULE,
         module,
-        _motion_shares(module),
+        motion_shares(module.spec) if shares is None else shares,
         lambda weights: split_qkv({**positions, **weights}),
         {"kind": file_kinds.MOTION_MODULE.name, "base": base.family, "spec": asdict(module.spec)},
     )
 
 
-def motion_lora_trainee(base: BaseShape, module: MotionModule, rank: int, seed: int) -> Trainee:
-    """Stage 3: low-rank changes of the motion module's attentions, the module itself frozen.
+def motion_lora_trainee(
+    base: BaseShape, module: MotionModule, rank: int, seed: int, shares: Tensor | None = None
+) -> Trainee:
+    """Stage 3: low-rank changes of the motion module's attentions, the module itself frozen. `shares` as in stage 2.
 
     Source: arXiv 2307.04725 section 4.3.
     """
@@ -110,11 +116,21 @@ def motion_lora_trainee(base: BaseShape, module: MotionModule, rank: int, seed: 
         return motion_lora_tensors(MotionLoRA("trained", tuple(low_rank_changes(adapters.targets, weights))))
 
     metadata = {"kind": file_kinds.MOTION_LORA.name, "base": base.family, "rank": rank}
-    return Trainee(MOTION_LORA, adapters, _motion_shares(module), publish, metadata)
+    return Trainee(MOTION_LORA, adapters, motion_shares(module.spec) if shares is None else shares, publish, metadata)
 
 
-def _motion_shares(module: MotionModule) -> Tensor:
-    return signal_shares(BETA_SCHEDULES[module.spec.beta_schedule])
+def motion_shares(spec: MotionModuleSpec) -> Tensor:
+    """ᾱ by timestep of the schedule that a motion module is trained on.
+
+    Raises: SettingsError if its file names a schedule that nobody knows.
+    """
+    schedule = BETA_SCHEDULES.get(spec.beta_schedule)
+    if schedule is None:
+        raise SettingsError(
+            f"the motion module names the noise schedule {spec.beta_schedule}; known are {', '.join(BETA_SCHEDULES)}. "
+            "It comes from a newer MotionGraft, or its metadata was edited: get the file again."
+        )
+    return signal_shares(schedule)
 
 
 def _is_attention(name: str) -> bool:

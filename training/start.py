@@ -18,12 +18,15 @@ def check_clips_fit_base(cached: CachedClips, latent_channels: int, text_width: 
             f"the cached clips {cached.name} have latents of {_listed(channels)} channels, this base model takes "
             f"{latent_channels}. Cache them again, under another cache_name, with the VAE of this base model."
         )
-    found = (cached.text_width, cached.pooled_width)
-    if found[0] != text_width or (found[1] is None) != (pooled_width is None):
-        raise TrainingDataError(
-            f"the cached clips {cached.name} have text states {found[0]} wide, this base model takes {text_width}. "
-            "Cache them again, under another cache_name, with the CLIP of this base model."
-        )
+    for what, found, expected in (
+        ("text states", cached.text_width, text_width),
+        ("pooled text states", cached.pooled_width or 0, pooled_width or 0),
+    ):
+        if found != expected:
+            raise TrainingDataError(
+                f"the cached clips {cached.name} have {what} {found} wide, this base model takes {expected}. Cache "
+                "them again, under another cache_name, with the CLIP of this base model."
+            )
 
 
 def check_same_vae(cached: CachedClips, vae_hash: str) -> None:

@@ -47,11 +47,17 @@ def test_too_little_for_one_clip_is_said():
 def test_kept_bytes_are_those_of_activations_not_of_weights():
     layers = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 8, bias=False))
     x = torch.randn(100, 8)
-    floats = kept_bytes(lambda: layers(x).sum(), layers) / 4
+    floats = kept_bytes(lambda: layers(x).sum()) / 4
     assert floats == pytest.approx(2 * 100 * 8, rel=0.2)  # the input and what ReLU gave; weights are not counted
 
 
-def test_needed_memory_grows_with_clips_and_with_an_average():
+def test_frozen_weights_are_there_anyway():
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
+    x = torch.randn(2, 8, requires_grad=True)
+    assert kept_bytes(lambda: layers(x).sum()) == 0
+
+
+def test_needed_memory_grows_with_clips_and_with_moments_to_come():
     one = needed_bytes(1000, False, 10_000, 1)
-    assert needed_bytes(1000, True, 10_000, 1) == one + 4000
+    assert needed_bytes(1000, True, 10_000, 1) == one - 8000
     assert needed_bytes(1000, False, 10_000, 3) == one + 24_000

@@ -51,7 +51,9 @@ def _caption_file(clip: ClipFile) -> str:
 
 
 def _own_text(clip: ClipFile, folder: Path) -> str:
-    """The text of the first of the clip's caption files that there is."""
+    """The text of the first of the clip's caption files that there is, or what its shard says."""
+    if clip.part is not None:
+        return clip.caption
     if not clip.frames:
         places = (clip.path.with_suffix(".txt"),)
     elif clip.path == folder:

@@ -1,4 +1,4 @@
-"""What a folder holds: videos, and folders of frames."""
+"""What a folder holds: videos, folders of frames, and shards of videos."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...core.errors import TrainingDataError, shown, some
 from .picture_files import is_animated_webp
+from .webdataset import SHARD_SUFFIX, ShardPart, videos_in_shard
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".gif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -18,13 +19,19 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class ClipFile:
-    """A video file, or a folder with the frames of one clip."""
+    """A video file, a video in a shard, or a folder with the frames of one clip."""
 
     name: str
     """Path from the chosen folder, with forward slashes."""
     path: Path
     frames: tuple[Path, ...] = ()
     """Empty for a video file."""
+    part: ShardPart | None = None
+    """Where a video lies in a shard; its path then leads through the shard and is there for messages."""
+    caption: str = ""
+    """What the shard says of it."""
+    fault: str = ""
+    """Why it cannot be used, as far as the shard's headers tell."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,13 @@ def find_clip_files(folder: Path) -> ClipFolder:
     unused = 0
     for parent, files in _folders(folder):
         videos = [path for path in files if _is_video(path)]
+        shards = [path for path in files if _suffix(path) == SHARD_SUFFIX]
         pictures = tuple(path for path in files if _suffix(path) in PICTURE_SUFFIXES and path not in videos)
         clips += [ClipFile(_name(path, folder), path) for path in videos]
-        clips += [ClipFile(_name(parent, folder), parent, pictures)] if pictures and not videos else []
-        unused += len(pictures) if videos else 0
+        clips += [clip for shard in shards for clip in _clips_in_shard(shard, folder)]
+        has_videos = bool(videos or shards)
+        clips += [ClipFile(_name(parent, folder), parent, pictures)] if pictures and not has_videos else []
+        unused += len(pictures) if has_videos else 0
         found += [_name(path, folder) for path in files]
     if not clips:
         raise TrainingDataError(_nothing(folder, found))
@@ -74,6 +84,16 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         for name in (*subfolders, *visible):
             _check_inside(parent / name, folder)
         yield parent, [parent / name for name in visible]
+
+
+def _clips_in_shard(shard: Path, folder: Path) -> list[ClipFile]:
+    name = _name(shard, folder)
+    return [
+        ClipFile(f"{name}/{video.name}", shard / video.name, (), video.part, video.caption, video.fault)
+        if video.name
+        else ClipFile(name, shard, (), video.part, "", video.fault)
+        for video in videos_in_shard(shard, VIDEO_SUFFIXES)
+    ]
 
 
 def _is_visible(name: str) -> bool:
@@ -106,5 +126,6 @@ def _nothing(folder: Path, found: list[str]) -> str:
     contents = f"found {len(found)} other files ({some([shown(name) for name in found])})" if found else "it is empty"
     return (
         f"{folder}: no videos and no folders of frames in it, {contents}. Expected videos "
-        f"({', '.join((*VIDEO_SUFFIXES, '.webp'))}) or frames ({', '.join(PICTURE_SUFFIXES)}); put some there."
+        f"({', '.join((*VIDEO_SUFFIXES, '.webp'))}), frames ({', '.join(PICTURE_SUFFIXES)}), or WebDataset shards "
+        f"({SHARD_SUFFIX}); put some there."
     )

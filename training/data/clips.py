@@ -65,7 +65,9 @@ class TrainingClip:
         """A text that changes when frame times, size, crop or camera do; not with caption, path or content."""
         times = [round(self.cut.source.times[frame], 6) for frame in self.cut.frames]
         size = [self.width, self.height, self._samples]
-        return json.dumps([TRANSFORM_VERSION, times, size, [list(asdict(view).values()) for view in self.views]])
+        member = [self.cut.source.member] if self.cut.source.member else []  # in a shard, which has many clips
+        views = [list(asdict(view).values()) for view in self.views]
+        return json.dumps([TRANSFORM_VERSION, times, size, views, *member])
 
     @cached_property
     def views(self) -> tuple[View, ...]:

@@ -38,6 +38,10 @@ class FrameFolder:
     def rate(self) -> float | None:
         return None
 
+    @property
+    def member(self) -> str:
+        return ""
+
     def pictures(self, frames: Sequence[int]) -> Iterator[Picture]:
         """The pictures at these indices. Raises: BadClipError for one that cannot be read."""
         for frame in frames:
@@ -55,6 +59,10 @@ class AnimatedPicture:
 
     path: Path
     times: tuple[float, ...]
+
+    @property
+    def member(self) -> str:
+        return ""
 
     @property
     def rate(self) -> float | None:

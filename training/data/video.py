@@ -13,6 +13,7 @@ import av
 from .decoded_frames import shown_picture
 from .frame_source import BadClipError, Picture
 from .frame_times import average_rate
+from .webdataset import ShardPart
 
 _av = cast(Any, av)
 FORMATS = "mov,mp4,matroska,webm,gif,avi,mpegts,mpeg,flv,ogg,asf"
@@ -26,7 +27,7 @@ _ATTACHED_PICTURE = 0x400
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, its frames in the order they are shown.
+    """A video file, or one inside a shard, its frames in the order they are shown.
 
     Units: times in seconds; pts and keyframes in the ticks of the file.
     """
@@ -35,6 +36,11 @@ class Video:
     times: tuple[float, ...]
     pts: tuple[int, ...]
     keyframes: tuple[int, ...]
+    part: ShardPart | None = None
+
+    @property
+    def member(self) -> str:
+        return self.path.relative_to(self.part.shard).as_posix() if self.part else ""
 
     @property
     def rate(self) -> float | None:
@@ -48,16 +54,18 @@ class Video:
                 yield reader.picture(frame)
 
     def files(self, frames: Sequence[int]) -> tuple[Path, ...]:
-        """The video file."""
-        return (self.path,)
+        """The video file, or the shard that it lies in."""
+        return (self.part.shard if self.part else self.path,)
 
 
-def probe_video(path: Path) -> Video:
+def probe_video(path: Path, part: ShardPart | None = None) -> Video:
     """What a video file holds, from its packets: nothing is decoded, and no header is trusted with a count.
+
+    For a video inside a shard, `part` says where it lies, and `path` how it is called in messages.
 
     Raises: BadClipError if the file is no video, has none in it, or is cut off.
     """
-    with _open(path) as container:
+    with _open(path, part) as container:
         stream = _video_stream(path, container)
         try:
             packets = _Packets(container, stream)
@@ -66,7 +74,7 @@ def probe_video(path: Path) -> Video:
         packets.check(path)
         pts, second = tuple(sorted(packets.shown)), Fraction(stream.time_base)
         times = tuple(float((tick - pts[0]) * second) for tick in pts)
-        return Video(path, times, pts, tuple(sorted(packets.keyframes)) or pts[:1])
+        return Video(path, times, pts, tuple(sorted(packets.keyframes)) or pts[:1], part)
 
 
 class _Packets:
@@ -112,7 +120,7 @@ class _Reader:
         self._start()
 
     def _start(self) -> None:
-        self._container = _open(self._video.path)
+        self._container = _open(self._video.path, self._video.part)
         self._stream = _video_stream(self._video.path, self._container)
         self._stream.thread_type = "AUTO"
         self._frames: Iterator[Any] = self._container.decode(self._stream)
@@ -163,10 +171,11 @@ class _Reader:
         return None
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, part: ShardPart | None) -> Any:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
-        return _av.open(str(path.resolve()), options=options, metadata_errors="ignore")
+        source = part.open() if part else str(path.resolve())
+        return _av.open(source, options=options, metadata_errors="ignore")
     except _READ_ERRORS as error:
         raise BadClipError(path, f"not a video that can be read ({_words(error)}); get the file again") from error
 

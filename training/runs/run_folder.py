@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,6 +48,35 @@ def open_run(root: Path, name: str, job: Job) -> "RunFolder":
     return _go_on(choice.run, job, choice.messages)
 
 
+def reopen_run(path: Path) -> "RunFolder":
+    """A run that is there already, with the job that its folder says, to go on wherever it stands; locked until closed.
+
+    Raises: RunError if the folder is no run, cannot be written, or another process uses it.
+    """
+    job = read_job(path)
+    check_writable(path)
+    return _go_on(FoundRun(path, 1, job), replace(job, settings=replace(job.settings, resume="auto")), ())
+
+
+def read_job(path: Path) -> Job:
+    """The job of a run's folder. Raises: RunError if there is none."""
+    try:
+        text = (path / JOB).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"expected a run with its {JOB} in {path}, found none ({error}). Give the folder of a run that a training "
+            "node has begun."
+        ) from error
+    return Job.from_json(text, str(path / JOB))
+
+
+def has_final(path: Path, job: Job) -> bool:
+    """Whether a run's folder holds the result of a job, whole."""
+    manifest = read_json_object(path / FINAL_MANIFEST)
+    is_of_this_job = bool(manifest) and manifest.get("identity") == job.identity
+    return is_of_this_job and find_damage(path, manifest) is None
+
+
 class RunFolder:
     """A run of this process. Close it, or use it in a `with`, so that others may open it."""
 
@@ -64,7 +94,7 @@ class RunFolder:
             self._checkpoints.path.mkdir(exist_ok=True)
             if lock.is_held:
                 self._clean_up()
-        self.is_finished = self._has_final()
+        self.is_finished = has_final(path, job)
         """Whether the result is there, whole, and of this job."""
         self._found: Path | None = None
         """A checkpoint whose hashes were just checked."""
@@ -128,10 +158,22 @@ class RunFolder:
     ) -> None:
         self.close()
 
+    @property
+    def num_bytes(self) -> int:
+        """What its checkpoints and its result take on the disk now."""
+        files = [*self._checkpoints.path.rglob("*"), self.final_path]
+        return sum(path.stat().st_size for path in files if path.is_file())
+
     def find_start(self) -> int | None:
         """The step that `load_checkpoint` will go on from; None at the start of a run."""
         self._found = self._checkpoints.find_newest()
         return step_of(self._found) if self._found else None
+
+    def record_files(self, files: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep sizes and hashes of the job's files in job.json."""
+        if self.job.files != files:
+            self.job = replace(self.job, files=files)
+            self.write_job()
 
     def write_job(self, stored: Job | None = None) -> None:
         """Write job.json, and keep what stood there under the next number.
@@ -144,11 +186,6 @@ class RunFolder:
                 number = next(number for number in range(1, len(taken) + 2) if f"job-{number}" not in taken)
                 write_text(self.path / f"job-{number}.json", stored.to_json())
             write_text(self.path / JOB, self.job.to_json())
-
-    def _has_final(self) -> bool:
-        manifest = read_json_object(self.path / FINAL_MANIFEST)
-        is_of_this_job = bool(manifest) and manifest.get("identity") == self.job.identity
-        return is_of_this_job and find_damage(self.path, manifest) is None
 
     def _clean_up(self) -> None:
         self._checkpoints.clean_up()
@@ -173,7 +210,7 @@ def _start(path: Path, job: Job, messages: tuple[str, ...]) -> RunFolder:
 def _go_on(found: FoundRun, job: Job, messages: tuple[str, ...]) -> RunFolder:
     lock = RunLock(found.path)
     try:
-        run = RunFolder(found.path, job, lock)
+        run = RunFolder(found.path, replace(job, files=found.job.files if found.job else {}), lock)
         run.messages = (*messages, *_settle(run, found))
     except BaseException:
         lock.close()
