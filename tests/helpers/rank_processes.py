@@ -76,13 +76,25 @@ def toy_run(root: Path, cached: CachedClips, settings: TrainingSettings, ranks: 
 def in_ranks(count: int, work: Callable[[Ranks], Any], timeout: float = TIMEOUT_S) -> list[Any]:
     """What some work returns, or the exception that it raises, in each of several processes; None if one was killed."""
     if count == 1:
-        return [_result(work, OneRank())]
+        return [_result(lambda: work(OneRank()))]
+
+    def grouped() -> Any:
+        group = ProcessGroup(False, timeout)
+        result = _result(lambda: work(group))
+        group.close()
+        return result
+
+    return in_processes(count, grouped)
+
+
+def in_processes(count: int, work: Callable[[], Any]) -> list[Any]:
+    """The same in processes that know their place by their environment, as torchrun starts them."""
     context = multiprocessing.get_context("fork")
     port = free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_in_rank, args=(rank, count, port, timeout, work, pipes[rank][1]))
-        for rank in range(count)
+        context.Process(target=_in_process, args=(environment_of(rank, count, port), work, sender))
+        for rank, (_, sender) in enumerate(pipes)
     ]
     for process, (_, sender) in zip(processes, pipes, strict=True):
         process.start()
@@ -106,16 +118,14 @@ def environment_of(rank: int, count: int, port: int) -> dict[str, str]:
     return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), **place}
 
 
-def _in_rank(rank: int, count: int, port: int, timeout: float, work: Callable[[Ranks], Any], sender: Any) -> None:
-    os.environ.update(environment_of(rank, count, port))
-    group = ProcessGroup(torch.device("cpu"), timeout)
-    sender.send(_result(work, group))
-    group.close()
+def _in_process(environment: dict[str, str], work: Callable[[], Any], sender: Any) -> None:
+    os.environ.update(environment)
+    sender.send(_result(work))
 
 
-def _result(work: Callable[[Ranks], Any], ranks: Ranks) -> Any:
+def _result(work: Callable[[], Any]) -> Any:
     try:
-        return work(ranks)
+        return work()
     except BaseException as error:  # noqa: BLE001 - it is the result
         return error
 

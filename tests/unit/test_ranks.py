@@ -224,7 +224,7 @@ def test_a_port_in_use_is_one_sentence():
             for name, value in environment.items():
                 patch.setenv(name, value)
             with pytest.raises(RunError, match=rf"port of 127.0.0.1:{port} is in use"):
-                ProcessGroup(torch.device("cpu"), 5.0, environment)
+                ProcessGroup(False, 5.0, environment)
 
 
 def test_a_rank_that_nobody_joins_says_so():
@@ -233,4 +233,4 @@ def test_a_rank_that_nobody_joins_says_so():
         for name, value in environment.items():
             patch.setenv(name, value)
         with pytest.raises(RunError, match="did not find each other"):
-            ProcessGroup(torch.device("cpu"), 1.0, environment)
+            ProcessGroup(False, 1.0, environment)
