@@ -30,34 +30,30 @@ def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int) -> Tensor:
     frames, tokens, width = qkv.shape
     if torch.is_grad_enabled():
         views = cast(Any, _Views).apply(qkv, num_frames, num_heads)
-        return _joined([part.flatten(2) for part in _attend(views)], -(-tokens // MAX_SEQUENCES))
+        parts = [part.permute(2, 0, 1, 3).flatten(2) for part in _attend(views)]
+        return _joined(parts, -(-tokens // MAX_SEQUENCES))
     out = qkv.new_empty(frames, tokens, width // 3)
-    places = [place.view(*place.shape[:2], num_heads, -1) for place in _parts(out, num_frames)]
-    for place, part in zip(places, _attend(_views(qkv, num_frames, num_heads)), strict=True):
+    places = _views(out, num_frames, 1, num_heads)
+    for place, part in zip(places, _attend(_views(qkv, num_frames, 3, num_heads)), strict=True):
         place.copy_(part)
     return out
 
 
 def _attend(views: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The attention of each part. Shapes: q, k and v in turn, `n' h f d` -> `f n' h d` each"""
+    """The attention of each part. Shapes: q, k and v in turn, `n' h f d` -> `n' h f d` each"""
     for first in range(0, len(views), 3):
         q, k, v = views[first : first + 3]
-        yield F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3)
+        yield F.scaled_dot_product_attention(q, k, v)
 
 
-def _parts(tokens: Tensor, num_frames: int) -> Iterator[Tensor]:
-    """What one attention call may cover, clip by clip, as views. Shapes: `(b f) n c` -> `f n' c` each"""
-    for clip in torch.split(tokens, num_frames):
-        yield from torch.split(clip, MAX_SEQUENCES, dim=1)
+def _views(tokens: Tensor, num_frames: int, num_matrices: int, num_heads: int) -> tuple[Tensor, ...]:
+    """What each attention call reads or gives: clip by clip, in each so many sequences at a time, q before k and v.
 
-
-def _views(qkv: Tensor, num_frames: int, num_heads: int) -> tuple[Tensor, ...]:
-    """Queries, keys and values of one part after the other. Shapes: `(b f) n (3 h d)` -> `n' h f d` each"""
-    return tuple(
-        view
-        for part in _parts(qkv, num_frames)
-        for view in part.view(*part.shape[:2], 3, num_heads, -1).permute(2, 1, 3, 0, 4)
-    )
+    Shapes: `(b f) n (m h d)` -> `n' h f d` each, with m = 3 for q, k and v, 1 for what is gathered
+    """
+    channels = tokens.shape[2] // (num_matrices * num_heads)
+    clips = tokens.view(-1, num_frames, tokens.shape[1], num_matrices, num_heads, channels).permute(0, 3, 2, 4, 1, 5)
+    return tuple(view for clip in clips for part in torch.split(clip, MAX_SEQUENCES, dim=1) for view in part)
 
 
 class _Views(torch.autograd.Function):
@@ -69,8 +65,8 @@ class _Views(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, num_frames: int, num_heads: int) -> tuple[Tensor, ...]:
-        ctx.shape, ctx.sizes = qkv.shape, (num_frames, num_heads)
-        return _views(qkv, num_frames, num_heads)
+        ctx.shape, ctx.sizes = qkv.shape, (num_frames, 3, num_heads)
+        return _views(qkv, *ctx.sizes)
 
     @staticmethod
     @once_differentiable
