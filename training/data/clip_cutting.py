@@ -22,7 +22,9 @@ def open_source(file: ClipFile) -> FrameSource:
         raise BadClipError(file.path, file.fault)
     if file.frames:
         return probe_frame_folder(file.path, file.frames)
-    return probe_animated_picture(file.path) if file.path.suffix.lower() == ".webp" else probe_video(file.path, file.part)
+    return (
+        probe_animated_picture(file.path) if file.path.suffix.lower() == ".webp" else probe_video(file.path, file.part)
+    )
 
 
 def cut_clips(source: FrameSource, name: str, caption: str, settings: ClipSettings) -> tuple[TrainingClip, ...]:

@@ -106,9 +106,7 @@ def videos_in_shard(shard: Path, suffixes: tuple[str, ...]) -> list[ShardVideo]:
     return _described(shard, videos, captions, fault)
 
 
-def _described(
-    shard: Path, members: list[tarfile.TarInfo], captions: dict[str, str], fault: str
-) -> list[ShardVideo]:
+def _described(shard: Path, members: list[tarfile.TarInfo], captions: dict[str, str], fault: str) -> list[ShardVideo]:
     """The videos with captions and faults. A shard that is cut off is a fault of its own, under its own name."""
     size = shard.stat().st_size
     seen: set[str] = set()
