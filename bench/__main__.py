@@ -1,4 +1,4 @@
-"""The command line: `python bench`, from a checkout of any name. Options: `python bench --help`."""
+"""The command line: `python bench` and `python bench training`, from a checkout of any name. Options: `--help`."""
 
 import importlib
 import importlib.util
@@ -7,6 +7,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = "motiongraft"
+TRAINING = "training"
+"""The first argument that asks for training steps instead of sampling steps."""
 
 
 def main() -> int:
@@ -20,7 +22,9 @@ def main() -> int:
     assert spec.loader is not None
     sys.modules[PACKAGE] = package = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    return int(importlib.import_module(f"{PACKAGE}.bench.command").main())
+    is_training = sys.argv[1:2] == [TRAINING]
+    command = importlib.import_module(f"{PACKAGE}.bench.{'training.command' if is_training else 'command'}")
+    return int(command.main(sys.argv[2:] if is_training else sys.argv[1:]))
 
 
 if __name__ == "__main__":
