@@ -1,4 +1,4 @@
-"""The command line: `python bench` and `python bench training`, from a checkout of any name. Options: `--help`."""
+"""The command line: `python bench`, `python bench training`, `python bench large-set`. Options: `--help`."""
 
 import importlib
 import importlib.util
@@ -7,8 +7,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = "motiongraft"
-TRAINING = "training"
-"""The first argument that asks for training steps instead of sampling steps."""
+OTHERS = {"training": "training.command", "large-set": "large_sets"}
+"""What is measured instead of sampling steps where the first argument asks for it, by module."""
 
 
 def main() -> int:
@@ -22,9 +22,9 @@ def main() -> int:
     assert spec.loader is not None
     sys.modules[PACKAGE] = package = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
-    is_training = sys.argv[1:2] == [TRAINING]
-    command = importlib.import_module(f"{PACKAGE}.bench.{'training.command' if is_training else 'command'}")
-    return int(command.main(sys.argv[2:] if is_training else sys.argv[1:]))
+    other = OTHERS.get("".join(sys.argv[1:2]))
+    command = importlib.import_module(f"{PACKAGE}.bench.{other or 'command'}")
+    return int(command.main(sys.argv[2:] if other else sys.argv[1:]))
 
 
 if __name__ == "__main__":
