@@ -125,6 +125,8 @@ class TrainingSettings(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    # The editor would choose another seed after each run, and so start every run anew.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Chooses noise, noise levels and the order of clips. The same seed gives the same run.",
                 ),
                 io.Combo.Input(
