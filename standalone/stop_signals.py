@@ -43,6 +43,31 @@ def stop_signals_wait() -> Iterator[None]:
         signal.raise_signal(received[0])
 
 
+class NotedSignal:
+    """The first stop signal that came, for work that asks for it where it can stop."""
+
+    number: int | None = None
+
+    def check(self) -> None:
+        """Raises: Stopped if a signal came."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+
+@contextmanager
+def stop_signals_noted() -> Iterator[NotedSignal]:
+    """Inside, a stop signal is noted and nothing more; only a second Ctrl-C raises Stopped at once."""
+    noted = NotedSignal()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted.number is not None and number == signal.SIGINT:
+            raise Stopped(number)
+        noted.number = noted.number or number
+
+    with _handlers(note):
+        yield noted
+
+
 @contextmanager
 def _handlers(handler: "signal._HANDLER") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread alone
