@@ -174,7 +174,7 @@ def _shares(schedule: str, module: MotionModule, base: DiffusersBase) -> Tensor:
             f"the motion module names the noise schedule {chosen}, which is not sampled here. Choose one with "
             "--beta-schedule, or use ComfyUI."
         )
-    return signal_shares(BETA_SCHEDULES[chosen])
+    return base.on(signal_shares(BETA_SCHEDULES[chosen]))
 
 
 def _prompts(options: argparse.Namespace, base: DiffusersBase, device: torch.device) -> Prompts:

@@ -114,6 +114,6 @@ def _noise_of_window(
     told = Conditioning(texts, ((settings.height, settings.width),) * len(texts))
     timesteps = torch.full((len(texts),), level.timestep, device=x.device)
     predicted = denoiser.predict(noisy.repeat(len(texts), 1, 1, 1), timesteps, told, len(x))
-    shares = torch.full((len(predicted),), 1 / (1 + level.sigma**2), dtype=torch.float64, device=x.device)
+    shares = torch.full((len(predicted),), 1 / (1 + level.sigma**2), dtype=torch.float64)
     found = noise_from(predicted, noisy.repeat(len(texts), 1, 1, 1), shares, denoiser.predicts).chunk(len(texts))
     return found[0] if len(found) == 1 else found[1] + settings.cfg * (found[0] - found[1])

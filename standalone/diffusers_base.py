@@ -31,6 +31,8 @@ FOREIGN_NOISE = ("edm_mean", "edm_vpred.sigma_max")
 PLAIN_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SMALLEST_SHARE = 4.8973451890853435e-08
 """What ComfyUI keeps of a signal share of zero (model_sampling.py, `rescale_zero_terminal_snr_sigmas`)."""
+NOTHING = 1e-6
+"""A share of the signal that only a schedule with zero terminal SNR goes below."""
 SPACINGS = {"scaled_linear": SQUARE_ROOTS, "linear": BETAS}
 """Diffusers' names for schedules whose betas, or their square roots, grow evenly."""
 PREDICTIONS = {"epsilon": NOISE, "v_prediction": VELOCITY}
@@ -58,6 +60,13 @@ class DiffusersBase:
     def pooled_width(self) -> int | None:
         """Of SDXL's pooled text, None for a base without."""
         return pooled_width(self.unet)
+
+    def on(self, shares: Tensor) -> Tensor:
+        """A motion module's noise schedule as this base runs it: stretched if the base has zero terminal SNR.
+
+        Shapes: `t` -> `t`, float64
+        """
+        return with_zero_terminal_share(shares) if self.alphas[-1] < NOTHING else shares
 
 
 def load_base(path: Path) -> DiffusersBase:

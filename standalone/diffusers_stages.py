@@ -58,7 +58,8 @@ def prepare_motion_module(
 ) -> Prepared:
     """Stage 2 in a UNet of the run's own."""
     module.to(device)
-    return stages.motion_module_trainee(base.shape, module), DiffusersDenoiser(base, device, precision, module, name)
+    trainee = stages.motion_module_trainee(base.shape, module, base.on(stages.motion_shares(module.spec)))
+    return trainee, DiffusersDenoiser(base, device, precision, module, name)
 
 
 def prepare_motion_lora(
@@ -71,7 +72,8 @@ def prepare_motion_lora(
     seed: int,
 ) -> Prepared:
     """Stage 3 in a UNet of the run's own."""
-    trainee = stages.motion_lora_trainee(base.shape, module, rank, seed)
+    shares = base.on(stages.motion_shares(module.spec))
+    trainee = stages.motion_lora_trainee(base.shape, module, rank, seed, shares)
     for part in (module, trainee.module):
         part.to(device)
     return trainee, DiffusersDenoiser(base, device, precision, module, name)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (make setup installs it)")
 
@@ -10,6 +11,7 @@ from motiongraft.tests.helpers.cached_sets import write_toy_cache
 from motiongraft.tests.helpers.random_modules import random_module, toy_spec
 from motiongraft.tests.helpers.training_runs import quick_settings
 from motiongraft.training.batches import TrainingData
+from motiongraft.training.denoiser import VELOCITY
 from motiongraft.training.loss import Objective
 
 STAGES = ("domain adapter", "motion module", "motion LoRA")
@@ -117,6 +119,27 @@ def test_both_hosts_publish_a_domain_adapter_under_the_same_names(scene):
     ]
     assert list(published[0]) == list(published[1])
     assert all(torch.equal(published[0][name], tensor) for name, tensor in published[1].items())
+
+
+def test_a_base_of_v_prediction_with_zero_terminal_snr_is_the_same_on_both(scene, caches, tmp_path):
+    assert scene.sdxl
+    said = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
+    path = tmp_path / "v.safetensors"
+    save_file({**load_file(scene.folder / "tiny_sdxl.safetensors"), **said}, path)
+    model = scene.host.load_checkpoint(path).model
+    trainees, found = [], []
+    for trainee, denoiser in (
+        on_comfyui(scene, model, "motion module", module_of("sdxl-beta")),
+        on_diffusers(path, "motion module", module_of("sdxl-beta")),
+    ):
+        assert denoiser.predicts == VELOCITY
+        trainees.append((trainee.shares, denoiser.base_alphas))
+        found.append(gradients(trainee, denoiser, caches["sdxl"]))
+    for theirs, ours in zip(*trainees, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+        assert ours[-1] < 1e-6
+    largest = max(float(grad.abs().max()) for grad in found[0].values())
+    assert all(float((found[1][name] - grad).abs().max()) < TOLERANCE * largest for name, grad in found[0].items())
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
