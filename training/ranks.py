@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..core.errors import RunError
 
 distributed = cast(Any, torch.distributed)
+log = logging.getLogger(__name__)
 
 BUCKET_BYTES = 64 << 20
 """Tensors are summed as flat buffers of this size: fewer messages than tensors, and little memory beside them."""
@@ -133,8 +135,12 @@ class ProcessGroup:
         self.any(False)
 
     def close(self) -> None:
-        """Leave the group. The others must not need this process any more."""
-        if not self._is_broken and distributed.is_initialized():
+        """Leave the group together, so that none is ended as the last one of a failed run while it still writes."""
+        try:
+            self.wait()
+        except RunError as lost:
+            log.info("the processes did not end together: %s", lost)
+        else:
             distributed.destroy_process_group()
 
     def _exchange(self, exchange: Callable[[], object]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from motiongraft.core.errors import RunError, TrainingDataError
 from motiongraft.tests.helpers.cached_sets import write_toy_cache
-from motiongraft.tests.helpers.rank_processes import free_port, in_ranks, toy_loop, toy_run
+from motiongraft.tests.helpers.rank_processes import free_port, in_processes, in_ranks, toy_loop, toy_run
 from motiongraft.tests.helpers.training_runs import Stopped, Witness, quick_settings
 from motiongraft.training import ranks as ranks_module
 from motiongraft.training.batches import TrainingData
@@ -202,6 +202,18 @@ def test_sums_are_over_all_tensors_of_any_type_and_size(monkeypatch):
 def test_buckets_hold_neighbours_of_one_type():
     tensors = [torch.zeros(2), torch.zeros(3), torch.zeros(2, dtype=torch.float64), torch.zeros(1)]
     assert [len(bucket) for bucket in buckets(tensors)] == [2, 1, 1]
+
+
+def test_none_leaves_while_another_still_writes(tmp_path):
+    def work():
+        group = ProcessGroup(False, 30.0)
+        if group.rank == 0:
+            time.sleep(0.5)
+            (tmp_path / "result").touch()
+        group.close()
+        return (tmp_path / "result").exists()
+
+    assert in_processes(2, work) == [True, True]
 
 
 def test_one_rank_is_alone():

@@ -140,6 +140,20 @@ def test_a_signal_saves_and_the_run_goes_on_in_another_number_of_processes(run, 
     assert losses(run) == pytest.approx(losses(through), rel=1e-5)
 
 
+def test_a_run_stops_when_the_process_that_watches_it_has_ended(run):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    ((status, _, complaint),) = train_here(run, **{"while-process": gone.pid})
+    assert (status, complaint) == (1, "")
+    assert not losses_were_written(run)
+    ((status, _, _),) = train_here(run, **{"while-process": os.getpid()})
+    assert status == 0
+
+
+def losses_were_written(run):
+    return (run / "metrics.jsonl").exists() and bool(losses(run))
+
+
 def test_a_finished_run_is_left_as_it_is(run):
     train_here(run)
     before = (run / "final.safetensors").stat().st_mtime_ns
