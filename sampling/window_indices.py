@@ -127,7 +127,7 @@ def _uniform(settings: ContextWindowSettings, num_frames: int, step: int) -> lis
     windows: list[Window] = []
     while waiting:
         window = waiting.pop(0)
-        turn = _turn(window, num_frames)
+        turn = _turn(window)
         if turn is not None:
             first_after = window[turn]
             window = _moved_to_end(window, num_frames)
@@ -159,10 +159,9 @@ def _neighbours(first: int, length: int) -> Window:
     return list(range(first, first + length))
 
 
-def _turn(window: Window, num_frames: int) -> int | None:
+def _turn(window: Window) -> int | None:
     """Where a window runs over the end of the clip."""
-    frames = [frame % num_frames for frame in window]
-    return next((place for place in range(1, len(frames)) if frames[place] < frames[place - 1]), None)
+    return next((place for place in range(1, len(window)) if window[place] < window[place - 1]), None)
 
 
 def _moved_to_end(window: Window, num_frames: int) -> Window:
