@@ -4,6 +4,7 @@
 #                         whose custom_nodes/ holds this checkout, else ~/comfy/ComfyUI.
 #   PYTHON=path/python    use an environment of your own; nothing is installed into it.
 #   TESTS="-k windows"    arguments for pytest.
+#   ARGS="--help"         arguments for demo and bench.
 
 SHELL := /bin/bash
 VENV := .venv
@@ -27,7 +28,7 @@ endif
 # one may replace the first one's torch.
 setup:
 	@set -e; \
-	requirements=(requirements.txt requirements-dev.txt); \
+	requirements=(requirements.txt requirements-dev.txt requirements-standalone.txt); \
 	if host="$$(python3 standalone find-host)"; then requirements+=("$$host/requirements.txt"); \
 	elif [ -n "$(HOST_VERSION)" ]; then exit 1; \
 	else echo "Going on without ComfyUI: its tests will be left out." >&2; fi; \
@@ -41,7 +42,7 @@ setup:
 	echo "$$wanted" > $(STAMP)
 
 demo: $(READY)
-	@$(PYTHON) standalone demo
+	@$(PYTHON) standalone demo $(ARGS)
 
 test: $(READY)
 	@if command -v node > /dev/null; then echo "node --test tests/web/*.test.mjs"; node --test tests/web/*.test.mjs; \
