@@ -68,8 +68,8 @@ def page(graduates: Graduates, shown: Exhibition, about: Circumstances) -> str:
     body = [
         "<h1>Three stages of AnimateDiff, learned on this machine</h1>",
         f'<p class="lead">In {minutes:.1f} minutes of training, without ComfyUI and without a downloaded weight: a toy '
-        "base model learned stills, a domain adapter the look of videos, a motion module to move, and a MotionLoRA a camera "
-        "pan. All of it ran through the engine that trains real models. Here is what came of it.</p>",
+        "base model learned stills, a domain adapter the look of videos, a motion module to move, and a MotionLoRA a "
+        "camera pan. All of it ran through the engine that trains real models. Here is what came of it.</p>",
         f'<div class="summary">{"".join(map(_card, chapters))}</div>',
         _world(shown),
         *map(_section, chapters),
