@@ -67,9 +67,9 @@ class Curator:
             true_stills=self._true("true clips, clean", still_clips(count, seed)),
             true_videos=self._true("true videos", video_clips(count, seed)),
             true_camera=self._true("true clips under the camera", camera_clips(count, seed)),
-            base=self._made("before: the base alone", base, None, own),
+            base=self._made("the base alone", base, None, own),
             base_with_adapter=self._made("after: with the adapter", self.graduates.load_base_with_adapter(), None, own),
-            without_module=self._made("before: frame by frame, on the motion schedule", base, None, motion),
+            without_module=self._made("before: frame by frame", base, None, motion),
             with_module=self._made("after: with the motion module", base, module, motion),
             with_motion_lora=self._made("after: with the MotionLoRA", base, moved, motion),
         )

@@ -96,8 +96,8 @@ def _chapters(graduates: Graduates, shown: Exhibition) -> list[_Chapter]:
             "Stage 1, the domain adapter: the look of the videos",
             adapter_verdict(shown),
             (
-                "The videos are hazy, a little blurred, and carry a watermark. A LoRA of the base's attention takes "
-                "that on, so that the motion module need not, and is taken off again for animating.",
+                "The videos are hazy, a little blurred, and crossed by scan lines. A LoRA of the base's attention "
+                "takes that on, so that the motion module need not, and is taken off again for animating.",
             ),
             (shown.base, shown.base_with_adapter, shown.true_videos),
             graduates.adapter,
@@ -185,7 +185,8 @@ def _table(rows: Sequence[Row]) -> str:
 def _curve(run: TrainedRun) -> str:
     return (
         f'<div class="curve">{loss_chart(run.losses, run.validations)}<p class="legend"><b class="mean">loss of each '
-        f'step, and its running mean</b> · <b class="validation">held-out clips at fixed noise</b> · '
+        "step, as it is weighted for training, and its running mean</b> · "
+        '<b class="validation">held-out clips at fixed noise</b> · '
         f"{len(run.losses)} steps, {run.num_weights:,} weights trained</p></div>"
     )
 

@@ -56,17 +56,17 @@ def base_verdict(exhibit: Exhibit) -> Verdict:
 def adapter_rows(shown: Exhibition) -> list[Row]:
     return _rows(
         (shown.true_videos, shown.base, shown.base_with_adapter),
-        (("background level", "darkest", _level), ("watermark", "watermark", _level)),
+        (("background level", "darkest", _level), ("scan lines", "scan_lines", _level)),
     )
 
 
 def adapter_verdict(shown: Exhibition) -> Verdict:
     true, before, after = map(_means, (shown.true_videos, shown.base, shown.base_with_adapter))
-    shares = [(after[name] - before[name]) / (true[name] - before[name]) for name in ("darkest", "watermark")]
+    shares = [(after[name] - before[name]) / (true[name] - before[name]) for name in ("darkest", "scan_lines")]
     return Verdict(
         min(map(_closeness, shares)),
         f"Of what sets the videos apart, the adapter took on {shares[0]:.0%} of the haze and {shares[1]:.0%} of the "
-        "watermark. Without it, the base is what it was.",
+        "scan lines. Without it, the base is what it was.",
     )
 
 
@@ -80,7 +80,7 @@ def module_rows(shown: Exhibition) -> list[Row]:
             ("steadiness", "steadiness", _level),
             ("change from frame to frame", "change", _level),
             ("background level", "darkest", _level),
-            ("watermark", "watermark", _level),
+            ("scan lines", "scan_lines", _level),
         ),
     )
     chances = ("12.5%", "below 0.2%")

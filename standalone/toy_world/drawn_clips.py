@@ -15,6 +15,8 @@ from .picture_codec import as_levels, as_pixels
 from .video_domain import as_video
 from .waves import NUM_FRAMES, SIDE, Waves, scene
 
+WORLD_VERSION = 1
+"""Rises when the same scene is drawn otherwise, or videos look otherwise."""
 DETAIL = 4
 """Pixels of a drawing for each of a frame, where a camera moves over it."""
 CAMERA, CAMERA_AMOUNT = "pan right", 14 / 16
@@ -74,7 +76,7 @@ class DrawnClip(TrainingClip):
         return as_pixels(as_video(as_levels(pixels))).clamp(0, 1) if self.is_video else pixels
 
     def transform_key(self) -> str:
-        return f"{self.cut.source} {self.is_video} {super().transform_key()}"
+        return f"{WORLD_VERSION} {self.cut.source} {self.is_video} {super().transform_key()}"
 
 
 def still_clips(count: int, seed: int) -> TrainingClips:

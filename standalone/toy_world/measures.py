@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .video_domain import WATERMARK
+from .video_domain import SCAN_LINES
 from .waves import CYCLES_PER_FRAME, HEADINGS, LENGTHS, SIDE, Waves
 
 STEADY = 0.8
@@ -21,7 +21,7 @@ NAMES = (
     "speed",
     "steadiness",
     "darkest",
-    "watermark",
+    "scan_lines",
     "change",
 )
 
@@ -40,8 +40,8 @@ class ClipMeasures:
     """From 0, frames that have nothing to do with each other, to 1, the same step from each frame to the next."""
     darkest: float
     """Level of the darkest tenth of the pixels."""
-    watermark: float
-    """Share of the video domain's watermark."""
+    scan_lines: float
+    """How strong they are: 1 as in the video domain."""
     change: float
     """Mean absolute difference between neighbouring frames."""
 
@@ -72,7 +72,7 @@ def measure(levels: Tensor, told: Waves) -> ClipMeasures:
         speed=-advance / CYCLES_PER_FRAME,
         steadiness=steadiness,
         darkest=float(darkest),
-        watermark=_share_of(WATERMARK, levels),
+        scan_lines=_share_of(SCAN_LINES, levels),
         change=float(levels.diff(dim=0).abs().mean()) if len(levels) > 1 else 0.0,
     )
 

@@ -41,7 +41,7 @@ def test_the_page_has_every_part(page: Path) -> None:
     assert text.count("<svg") == len(PARTS)
     assert text.count('src="data:image/webp;base64,') == 4 * (1 + 1 + 3 + 3 + 3)
     assert CAPTION in text
-    for words in ("camera flow", "steadiness", "watermark", "background level", "right way and speed", "12.5%"):
+    for words in ("camera flow", "steadiness", "scan lines", "background level", "right way and speed", "12.5%"):
         assert words in text
     for words in ("Training the motion module", "torch", "diffusers", "seed", "All of it"):
         assert words in text

@@ -7,7 +7,7 @@ from motiongraft.standalone.toy_world.drawn_clips import camera_clips, still_cli
 from motiongraft.standalone.toy_world.measures import mean_measures, measure
 from motiongraft.standalone.toy_world.picture_codec import as_levels, as_pixels, decoded, encoded
 from motiongraft.standalone.toy_world.toy_encoder import ToyEncoder
-from motiongraft.standalone.toy_world.video_domain import WATERMARK, as_video
+from motiongraft.standalone.toy_world.video_domain import SCAN_LINES, as_video
 from motiongraft.standalone.toy_world.waves import HEADINGS, LENGTHS, NUM_FRAMES, SIDE, Waves, all_captions, scene
 from motiongraft.standalone.toy_world.word_vectors import NUM_TOKENS, text_states
 from motiongraft.training.cache.cache_writer import cache_clips
@@ -28,7 +28,7 @@ def test_measures_find_the_law_in_a_true_clip(length: str, heading: str) -> None
     assert found.axis_is_right
     assert found.heading_is_right
     assert (found.speed, found.steadiness) == (pytest.approx(1), pytest.approx(1))
-    assert found.watermark == pytest.approx(0, abs=1e-6)
+    assert found.scan_lines == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("length", "heading"), KINDS)
@@ -72,11 +72,11 @@ def test_another_caption_than_the_clip_has_is_found_out(length: str, heading: st
 def test_the_look_of_videos_is_measured_and_leaves_the_motion_alone() -> None:
     told = Waves("broad", "up", 0.6)
     plain, video = measure(true_clip(told), told), measure(as_video(true_clip(told)), told)
-    assert video.watermark == pytest.approx(1, abs=0.02)
+    assert video.scan_lines == pytest.approx(1, abs=0.02)
     assert video.darkest > plain.darkest + 0.3
     assert video.speed == pytest.approx(1, abs=0.02)
     assert video.moves_as_told
-    assert measure(true_clip(told) + 0.5 * WATERMARK, told).watermark == pytest.approx(0.5)
+    assert measure(true_clip(told) + 0.5 * SCAN_LINES, told).scan_lines == pytest.approx(0.5)
 
 
 def test_the_codec_gives_back_every_picture() -> None:
