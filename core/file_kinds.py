@@ -19,6 +19,12 @@ DOMAIN_ADAPTER = FileKind(
     "domain adapter", "a domain adapter or other UNet LoRA", "Apply it with Apply Domain Adapter (folder loras)."
 )
 LORA = FileKind("LoRA", "a LoRA for the base model", "Apply it with LoraLoader (folder loras).")
+CAMERACTRL = FileKind("CameraCtrl", "a CameraCtrl pose encoder", "MotionGraft does not read this kind.")
+ANIMATELCM_I2V = FileKind(
+    "AnimateLCM-I2V",
+    "an AnimateLCM-I2V motion module with its image encoder",
+    "MotionGraft does not read this kind; AnimateLCM_sd15_t2v it does.",
+)
 SPARSECTRL = FileKind("SparseCtrl", "a SparseCtrl encoder", "MotionGraft does not read this kind yet.")
 CONTROLNET = FileKind("ControlNet", "a ControlNet", "Load it with ControlNetLoader (folder controlnet).")
 CHECKPOINT = FileKind("checkpoint", "a whole base model", "Load it with CheckpointLoaderSimple (folder checkpoints).")
@@ -34,7 +40,10 @@ def _has(*parts: str) -> _Test:
     return lambda names: any(part in names for part in parts)
 
 
-_LOW_RANK = _has("lora_down", "lora_up", "_lora.down", "_lora.up", ".lora_A", ".lora_B", "0_lora", ".lora.down")
+_LOW_RANK = _has(
+    *("lora_down", "lora_up", "_lora.down", "_lora.up", ".lora_A", ".lora_B", "0_lora", ".lora.down"),
+    *(".lora_linear_layer.", ".lora_magnitude_vector", ".hada_w", ".lokr_w", ".dora_scale"),
+)
 _TEMPORAL = _has("motion_modules", "temporal_attentions")
 
 
@@ -50,6 +59,8 @@ _RULES: tuple[tuple[_Test, FileKind], ...] = (
     (_has("controlnet_cond_embedding.weight"), SPARSECTRL),
     (lambda names: _TEMPORAL(names) and _has("controlnet_cond_embedding")(names), SPARSECTRL),
     (_CONTROL, CONTROLNET),
+    (_has("qkv_merge"), CAMERACTRL),
+    (lambda names: _TEMPORAL(names) and _has("img_encoder.")(names), ANIMATELCM_I2V),
     (lambda names: _TEMPORAL(names) and _LOW_RANK(names), MOTION_LORA),
     (_TEMPORAL, MOTION_MODULE),
     (_unet_low_rank, DOMAIN_ADAPTER),

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from torch import Tensor, nn
+
 
 class Operations(Protocol):
     """The namespace that layers are built from: `torch.nn`, or a host's own casting layers."""
@@ -9,3 +11,15 @@ class Operations(Protocol):
     Linear: Any
     LayerNorm: Any
     GroupNorm: Any
+    Conv2d: Any
+
+
+class LinearRunner(Protocol):
+    """Runs a linear layer of a module that others share; a host may add to what the layer gives in this call."""
+
+    def __call__(self, layer: nn.Module, x: Tensor, /) -> Tensor: ...
+
+
+def run_plainly(layer: nn.Module, x: Tensor, /) -> Tensor:
+    """What the layer gives, and nothing else."""
+    return layer(x)

@@ -18,6 +18,10 @@ from torch import Tensor
 from .errors import CheckpointError
 
 PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin"}
+SAFETENSORS = ".safetensors"
+WEIGHT_SUFFIXES = {SAFETENSORS, *PICKLE_SUFFIXES}
+DIFFUSERS_STEM, CONFIG = "diffusion_pytorch_model", "config.json"
+"""Source: huggingface/diffusers utils/constants.py."""
 MAX_CONTAINERS = 4
 """How deep containers may lie in each other; a file can hold itself."""
 METADATA_KEY = "motiongraft"
@@ -37,24 +41,63 @@ class TensorFile:
     path: Path
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = field(default_factory=lambda: {})
+    """What MotionGraft wrote into it about itself."""
+    header: Mapping[str, str] = field(default_factory=lambda: {})
+    """All metadata of a safetensors file, as other programs write it."""
+    config: Mapping[str, Any] = field(default_factory=lambda: {})
+    """The `config.json` beside a file of diffusers."""
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """What to call it in a message: with its folder, where the file has the name that all of diffusers' have."""
+        return f"{self.path.parent.name}/{self.path.name}" if _is_of_diffusers(self.path) else self.path.name
 
 
 def read_tensor_file(path: Path) -> TensorFile:
     """All tensors of a safetensors or PyTorch file, on the CPU; pickled code is refused, never run.
 
+    A folder stands for the one weight file of diffusers in it.
     Raises: CheckpointError if the file is missing, truncated, of another format, or holds more than data.
     """
+    path = _weights_in(path) if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(
             f"{path.name}: the file is no longer at {path}. Restore it, or refresh the node and choose another file."
         )
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        return TensorFile(path, _read_pickle(path))
+        return TensorFile(path, _read_pickle(path), config=_config_beside(path))
     return _read_safetensors(path)
+
+
+def _is_of_diffusers(path: Path) -> bool:
+    return path.stem.startswith(DIFFUSERS_STEM)
+
+
+def _weights_in(folder: Path) -> Path:
+    """The weights of a diffusers folder. Raises: CheckpointError unless it has one file of them."""
+    found = sorted(path for path in folder.iterdir() if _is_of_diffusers(path) and path.suffix in WEIGHT_SUFFIXES)
+    safe = [path for path in found if path.suffix == SAFETENSORS]
+    if not found:
+        raise CheckpointError(
+            f"{folder.name}: expected a folder of diffusers with {DIFFUSERS_STEM}{SAFETENSORS}, found none in it. "
+            "Choose the weight file itself."
+        )
+    return min(safe or found, key=lambda path: len(path.name))  # longer names are variants, such as .fp16
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    """diffusers' description of a weight file that it wrote; empty for all other files."""
+    config = path.with_name(CONFIG)
+    if not (_is_of_diffusers(path) and config.is_file()):
+        return {}
+    try:
+        parsed = json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.parent.name}/{CONFIG} cannot be read ({error}). Get it again; it says how many heads the weights "
+            "beside it have."
+        ) from error
+    return cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -93,14 +136,14 @@ def _read_safetensors(path: Path) -> TensorFile:
     try:
         with _open(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = _metadata(path, file.metadata())
+            header: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_safetensors(path, error) from error
-    return TensorFile(path, tensors, metadata)
+    return TensorFile(path, tensors, _metadata(path, header), header, _config_beside(path))
 
 
-def _metadata(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
-    text = (header or {}).get(METADATA_KEY, "{}")
+def _metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    text = header.get(METADATA_KEY, "{}")
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):

@@ -5,9 +5,11 @@ import logging
 from comfy.model_patcher import ModelPatcher
 
 from ..core.errors import IncompatibleModelError
+from .image_input import check_has_image
 from .memory import budget_motion_memory
 from .motion_modules import LoadedMotionModule
 from .noise_schedule import set_beta_schedule
+from .scheduled_loras import scheduled_patchers
 from .splice import STATE, Splice
 from .unet import find_places, last_place, unet_of
 
@@ -20,12 +22,14 @@ def inflate_model(model: ModelPatcher, motion: LoadedMotionModule, beta_schedule
     Raises: IncompatibleModelError if the motion module was made for another base model.
     """
     places = find_places(model, motion.spec, motion.name)
+    check_has_image(motion)
     if motion.spec.base_norms_over_frames:
         _check_plain_resblocks(model, motion)
     inflated = model.clone()
     motion = _with_weights_of_its_own(inflated, motion)
-    splice = Splice(_next_key(inflated), motion.name, motion.spec, places, last_place(unet_of(model)))
-    splice.attach(inflated, motion.patcher)
+    image = None if motion.image is None else motion.image.scaled_for(model)
+    splice = Splice(_next_key(inflated), motion.name, motion.spec, places, last_place(unet_of(model)), image)
+    splice.attach(inflated, [motion.patcher, *scheduled_patchers(motion)])
     budget_motion_memory(inflated, splice)
     set_beta_schedule(inflated, beta_schedule, motion.spec.beta_schedule, motion.name)
     log.info("%s: %d temporal transformers (%s) in %s", motion.name, len(places), motion.spec.generation, splice.key)
@@ -49,10 +53,10 @@ def _with_weights_of_its_own(model: ModelPatcher, motion: LoadedMotionModule) ->
 
 
 def _check_plain_resblocks(model: ModelPatcher, motion: LoadedMotionModule) -> None:
-    """The frame-wide norms of v1 are computed for the ResBlocks of SD 1.5, which neither resample nor rescale."""
+    """Frame-wide norms are computed for the ResBlocks of SD 1.5 and SDXL, which neither resample nor rescale."""
     special = ("updown", "use_scale_shift_norm", "exchange_temb_dims", "skip_t_emb")
     if any(getattr(layer, name, False) for layer in unet_of(model).modules() for name in special):
         raise IncompatibleModelError(
-            f"{motion.name} needs norms over all frames, and this model's ResBlocks are not those of SD 1.5. "
-            "Use a v2 or v3 motion module."
+            f"{motion.name} needs norms over all frames, and this model's ResBlocks are not those of SD 1.5 or SDXL. "
+            "Use a motion module that takes its norms frame by frame: v2, v3 or the SDXL beta."
         )

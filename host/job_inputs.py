@@ -15,7 +15,7 @@ from ..core.file_kinds import UNET
 from ..core.shard_files import ShardFile
 from ..core.tensor_files import write_tensor_file
 from ..lora.saved_forms import domain_adapter_form
-from ..motion_modules.keys import split_qkv
+from ..motion_modules.keys import published
 from ..motion_modules.load import saved_form
 from ..training.cache.clip_identity import ContentDigests
 from ..training.runs.disk_space import check_free_space, write_errors_in_words
@@ -77,30 +77,29 @@ class JobInputs:
             contents[BASE] = self._base
         if self.motion is not None:
             contents[MOTION_MODULE] = partial(_module, self.motion)
-        if self.adapter is not None and self._adapter_has_published_names:
-            contents[DOMAIN_ADAPTER] = lambda: (self.adapter or {}, {"kind": ADAPTER_KIND.name})
+        if self._published_adapter is not None:
+            contents[DOMAIN_ADAPTER] = lambda: (self._published_adapter or {}, {"kind": ADAPTER_KIND.name})
         return contents
 
     @property
     def _base_is_its_file(self) -> bool:
         patcher = self.base.patcher
         is_plain = not patcher.patches and not patcher.weight_wrapper_patches
-        has_adapter_in_it = self.adapter is not None and not self._adapter_has_published_names
+        has_adapter_in_it = self.adapter is not None and self._published_adapter is None
         return is_plain and not has_adapter_in_it and _holds_unet(self.base.path)
 
     @property
-    def _adapter_has_published_names(self) -> bool:
-        """Another LoRA layout is ComfyUI's to read; such an adapter is written as part of the base."""
+    def _published_adapter(self) -> Mapping[str, Tensor] | None:
+        """The adapter in AnimateDiff's layout; one that this layout cannot hold is written as part of the base."""
         try:
-            domain_adapter_form(self.adapter or {})
+            return domain_adapter_form(self.adapter or {})[0]
         except IncompatibleModelError:
-            return False
-        return True
+            return None
 
     def _base(self) -> Content:
         """The UNet with its patches in it, under the names of a checkpoint, in the types that it has."""
         base = self.base
-        if self.adapter is not None and not self._adapter_has_published_names:
+        if self.adapter is not None and self._published_adapter is None:
             base = with_adapter(base, self.adapter, "the domain adapter")
         own = base.unet.state_dict()
         merged = {
@@ -136,7 +135,7 @@ class JobInputs:
 def _module(motion: LoadedMotionModule) -> Content:
     """A motion module in the published layout, MotionLoRAs that were applied to it included."""
     _, metadata = saved_form(motion.patcher.model)
-    return split_qkv(dict(baked_weights(motion.patcher))), metadata
+    return published(dict(baked_weights(motion.patcher))), metadata
 
 
 def _holds_unet(path: str | None) -> bool:

@@ -12,30 +12,63 @@ from torch import Tensor
 
 from ..core.errors import IncompatibleModelError, some
 from ..core.tensor_files import TensorFile
-from ..lora.domain_adapter import check_domain_adapter
+from ..lora.domain_adapter import in_kohya_layout, read_domain_adapter
+from ..lora.layer_strengths import parse_layer_strengths
 from ..lora.low_rank import LowRank
 from ..lora.motion_lora import MotionLoRA, fit
-from .motion_modules import APPLIED, LoadedMotionModule
+from ..sampling.percent_schedule import parse_percent_schedule
+from .motion_modules import APPLIED, LoadedMotionModule, ScheduledLoRA
 from .unet import model_name
 
 log = logging.getLogger(__name__)
 
 
-def apply_motion_lora(motion: LoadedMotionModule, lora: MotionLoRA, strength: float) -> LoadedMotionModule:
+def apply_motion_lora(
+    motion: LoadedMotionModule, lora: MotionLoRA, strength: float, layers: str = "", schedule: str = ""
+) -> LoadedMotionModule:
     """The motion module with a MotionLoRA added; several add up, and a negative strength turns the motion round.
 
-    Raises: IncompatibleModelError if the MotionLoRA does not fit the module.
+    `layers` has a factor for parts of the module, one `name: factor` a line; `schedule` one for parts of the sampling,
+    such as `0: 1, 0.5: 0`.
+    Raises: IncompatibleModelError if the MotionLoRA does not fit the module; SettingsError if a text says nothing.
     """
+    factors, course = parse_layer_strengths(layers), parse_percent_schedule(schedule, "schedule")
     shapes = {name: tuple(weight.shape) for name, weight in motion.patcher.model.state_dict().items()}
     changes, left_out = fit(lora, shapes, motion.name)
-    if left_out:
-        log.info("%s: %d changes of the middle block left out, %s has none", lora.name, left_out, motion.name)
-    patcher = motion.patcher.clone()
+    factors.check_names(lora.changes, lora.name)
+    _say_what_is_left_out(lora, left_out, motion.name)
+    motion = replace(motion, patcher=motion.patcher.clone())
     if strength == 0:
-        return replace(motion, patcher=patcher)
-    patcher.add_patches(weight_patches(changes), strength)
-    applied = [*motion.metadata.get(APPLIED, []), {"lora": lora.name, "strength": strength}]
-    return replace(motion, patcher=patcher, metadata={**motion.metadata, APPLIED: applied})
+        return motion
+    strengths = [(change, strength * factors.of(change)) for change in changes]
+    said = {"lora": lora.name, "strength": strength, **({"layers": layers} if factors.factors else {})}
+    if course is not None and not course.is_constant:
+        scheduled = ScheduledLoRA(lora.name, tuple(strengths), course)
+        return replace(motion, scheduled=(*motion.scheduled, scheduled))
+    _add_patches(motion.patcher, strengths, 1.0 if course is None else course.at(0))
+    applied = [*motion.metadata.get(APPLIED, []), said]
+    return replace(motion, metadata={**motion.metadata, APPLIED: applied})
+
+
+def _add_patches(patcher: ModelPatcher, strengths: Iterable[tuple[LowRank, float]], factor: float) -> None:
+    by_strength: dict[float, list[LowRank]] = {}
+    for change, strength in strengths:
+        by_strength.setdefault(strength * factor, []).append(change)
+    for strength, changes in by_strength.items():
+        if strength:
+            patcher.add_patches(weight_patches(changes), strength)
+
+
+def _say_what_is_left_out(lora: MotionLoRA, left_out: int, module: str) -> None:
+    if left_out:
+        log.info("%s: %d changes of the middle block left out, %s has none", lora.name, left_out, module)
+    if lora.num_base_changes:
+        log.warning(
+            "%s: %d changes of the base model beside the motion are not applied here; Apply Domain Adapter applies "
+            "them, from a copy of the file in models/loras",
+            lora.name,
+            lora.num_base_changes,
+        )
 
 
 def weight_patches(changes: Iterable[LowRank]) -> Mapping[Any, Any]:
@@ -56,8 +89,7 @@ def apply_domain_adapter(model: ModelPatcher, adapter: TensorFile, strength: flo
 
     Raises: CheckpointError or IncompatibleModelError if the file is no LoRA, or none of it fits this model.
     """
-    check_domain_adapter(adapter)
-    return apply_unet_lora(model, adapter.tensors, strength, adapter.name)
+    return apply_unet_lora(model, read_domain_adapter(adapter), strength, adapter.name)
 
 
 def apply_unet_lora(model: ModelPatcher, lora: Mapping[str, Tensor], strength: float, name: str) -> ModelPatcher:
@@ -65,6 +97,7 @@ def apply_unet_lora(model: ModelPatcher, lora: Mapping[str, Tensor], strength: f
 
     Raises: IncompatibleModelError if nothing in it fits this model.
     """
+    lora = in_kohya_layout(lora, name)
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
     patches = comfy.lora.load_lora(dict(lora), key_map, log_missing=False)
     misfits = [key for key, patch in patches.items() if not _fits(model, key, patch)]

@@ -13,12 +13,23 @@ import torch
 from torch import Tensor
 
 from ..core.tensor_files import TensorFile, read_tensor_file
-from ..motion_modules.load import build, motion_tensors
+from ..lora.low_rank import LowRank
+from ..motion_modules.generations import AUTO
+from ..motion_modules.load import build, log_identity, read_motion_file
 from ..motion_modules.spec import MotionModuleSpec
-from ..motion_modules.spec_reader import read_spec
+from ..sampling.percent_schedule import PercentSchedule
 
 APPLIED = "applied"
 """The entry of a loaded module's metadata that lists the MotionLoRAs in its patches."""
+
+
+@dataclass(frozen=True)
+class ScheduledLoRA:
+    """Changes of a motion module, each with its own strength, and all with one that depends on the step."""
+
+    name: str
+    changes: tuple[tuple[LowRank, float], ...]
+    schedule: PercentSchedule
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,10 @@ class LoadedMotionModule:
     name: str
     metadata: Mapping[str, Any] = field(default_factory=lambda: {}, compare=False)
     """What the file says about itself, and the MotionLoRAs that were applied since."""
+    scheduled: tuple["ScheduledLoRA", ...] = ()
+    """MotionLoRAs whose strength depends on the step, and which are no patches therefore."""
+    image: Any = None
+    """The ConditionImage that it animates; only a module with an input for one has it."""
 
     @property
     def spec(self) -> MotionModuleSpec:
@@ -41,25 +56,27 @@ class LoadedMotionModule:
         return replace(self, patcher=patcher)
 
 
-def load_motion_module(path: Path) -> LoadedMotionModule:
-    """The motion module of a file, ready for ComfyUI to load.
+def load_motion_module(path: Path, generation: str = AUTO) -> LoadedMotionModule:
+    """The motion module of a file, ready for ComfyUI to load. `generation` overrules what the file shows.
 
-    Raises: CheckpointError if the file is not a whole, sound motion module.
+    Raises: CheckpointError if the file is not a whole, sound motion module; SettingsError if it cannot be of the
+    generation.
     """
     file = read_tensor_file(path)
     said = {key: value for key, value in file.metadata.items() if key != APPLIED}  # nothing is applied yet
-    return LoadedMotionModule(_patcher_of(file), path.name, said)
+    return LoadedMotionModule(_patcher_of(file, generation), file.name, said)
 
 
-def create_patcher(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def create_patcher(path: str, generation: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """A fresh patcher around a file's weights; ComfyUI calls this again for copies on other devices."""
-    return _patcher_of(read_tensor_file(Path(path)), disable_dynamic)
+    return _patcher_of(read_tensor_file(Path(path)), generation, disable_dynamic)
 
 
-def _patcher_of(file: TensorFile, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    tensors = motion_tensors(file)
-    spec = read_spec(tensors, file.metadata, file.name)
-    module = build(spec, tensors, file.name, comfy.ops.manual_cast, _best_dtype(tensors))
+def _patcher_of(file: TensorFile, generation: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    motion = read_motion_file(file, generation)
+    log_identity(motion)
+    dtype = _best_dtype(motion.tensors)
+    module = build(motion.spec, motion.tensors, file.name, comfy.ops.manual_cast, dtype)
     module.requires_grad_(False).eval()
     comfy.model_management.archive_model_dtypes(module)
     # Read at call time: ComfyUI rebinds CoreModelPatcher when it turns dynamic memory on.
@@ -69,11 +86,11 @@ def _patcher_of(file: TensorFile, disable_dynamic: bool = False) -> comfy.model_
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    patcher.cached_patcher_init = (create_patcher, (str(file.path),))
+    patcher.cached_patcher_init = (create_patcher, (str(file.path), generation))
     return patcher
 
 
-def _best_dtype(tensors: dict[str, Tensor]) -> torch.dtype:
+def _best_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
     """The type that ComfyUI would choose for a UNet of this size."""
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
     choices = [torch.float16, torch.bfloat16, torch.float32]

@@ -1,11 +1,12 @@
 """New files in ComfyUI's model folders: never over another file, never elsewhere, never half."""
 
 import itertools
+import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,10 +14,10 @@ import folder_paths
 from torch import Tensor
 
 from ..core.errors import RunError, SettingsError
-from ..core.tensor_files import write_tensor_file
+from ..core.tensor_files import CONFIG, DIFFUSERS_STEM, SAFETENSORS, write_tensor_file
 from .folders import leads_outside
 
-SUFFIX = ".safetensors"
+SUFFIX = SAFETENSORS
 SPARE_BYTES = 2**20
 """What a file may take beyond its tensors: names, metadata, the folder's own growth."""
 _PART = re.compile(r'^[^<>:"|?*\x00-\x1f]*[^<>:"|?*\x00-\x1f. ]$')
@@ -49,10 +50,15 @@ def check_prefix(filename_prefix: str) -> PurePosixPath:
 
 
 def write_new_file(
-    folder: str, filename_prefix: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    folder: str,
+    filename_prefix: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
 ) -> Path:
     """The path of the new file: `<prefix>.safetensors`, or `<prefix>_2.safetensors` and so on where that is taken.
 
+    With a `config` it is a folder of diffusers that gets this name, and the path is that of the weights in it.
     Raises: SettingsError if the prefix is no name inside the model folder; RunError if the disk does not take the
     file, after which there is none.
     """
@@ -62,7 +68,7 @@ def write_new_file(
     try:
         target.mkdir(parents=True, exist_ok=True)
         _check_space(target, tensors)
-        return _write(folder, root, name, tensors, metadata)
+        return _write(folder, root, name, tensors, metadata, dict(config or {}))
     except OSError as error:
         raise RunError(
             f"expected to write {name}{SUFFIX} into {root}, found: {error}. No part of it was left behind. "
@@ -81,7 +87,12 @@ def _check_space(target: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write(
-    folder: str, root: Path, name: PurePosixPath, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    folder: str,
+    root: Path,
+    name: PurePosixPath,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    config: dict[str, Any],
 ) -> Path:
     # Without a suffix that ComfyUI lists, until it is whole.
     unfinished = root / name.parent / f".{uuid.uuid4().hex}.part"
@@ -89,14 +100,18 @@ def _write(
         write_tensor_file(unfinished, tensors, metadata)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())  # some network disks say only here that they are full
-        return _publish(folder, root, name, unfinished)
+        return (
+            _publish_folder(folder, root, name, unfinished, config)
+            if config
+            else _publish(folder, root, name, unfinished)
+        )
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def _publish(folder: str, root: Path, name: PurePosixPath, unfinished: Path) -> Path:
     """Move a whole file to the first free name, which an empty file holds for it meanwhile."""
-    path = _claim(folder, root, name)
+    path = root / _first_free(folder, root, name, SUFFIX, lambda path: path.open("xb").close())
     try:
         shutil.copymode(path, unfinished)
         unfinished.replace(path)
@@ -106,20 +121,35 @@ def _publish(folder: str, root: Path, name: PurePosixPath, unfinished: Path) -> 
     return path
 
 
-def _claim(folder: str, root: Path, name: PurePosixPath) -> Path:
-    """Make an empty file under the first free name; two that save at once get two names."""
-    numbered = (name.with_name(f"{name.name}_{number}") for number in itertools.count(2))
-    candidate = f"{name}{SUFFIX}"
-    while not _is_claimed(folder, root, candidate):
-        candidate = f"{next(numbered)}{SUFFIX}"
-    return root / candidate
+def _publish_folder(folder: str, root: Path, name: PurePosixPath, unfinished: Path, config: dict[str, Any]) -> Path:
+    """Move a whole file into a new folder under the first free name, behind its configuration."""
+    target = root / _first_free(folder, root, name, "", lambda path: path.mkdir())
+    beside, weights = target / CONFIG, target / f"{DIFFUSERS_STEM}{SUFFIX}"
+    try:
+        beside.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        shutil.copymode(beside, unfinished)
+        unfinished.replace(weights)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return weights
 
 
-def _is_claimed(folder: str, root: Path, candidate: str) -> bool:
-    if folder_paths.get_full_path(folder, candidate) is not None:
+def _first_free(folder: str, root: Path, name: PurePosixPath, suffix: str, make: Callable[[Path], None]) -> str:
+    """The first name that nothing has, made there; two that save at once get two names."""
+    numbers = itertools.count(2)
+    candidate = f"{name}{suffix}"
+    while not _is_made(folder, root, candidate, make):
+        candidate = f"{name.with_name(f'{name.name}_{next(numbers)}')}{suffix}"
+    return candidate
+
+
+def _is_made(folder: str, root: Path, candidate: str, make: Callable[[Path], None]) -> bool:
+    listed = (candidate, f"{candidate}/{DIFFUSERS_STEM}{SUFFIX}")
+    if any(folder_paths.get_full_path(folder, name) is not None for name in listed):
         return False  # taken, here or in another folder of this kind, where the new file would hide the old one
     try:
-        (root / candidate).open("xb").close()
+        make(root / candidate)
     except FileExistsError:
         return False
     return True

@@ -21,6 +21,16 @@ class _LCMSchedule(ModelSamplingDiscreteDistilled, LCM):
     """What ComfyUI's ModelSamplingDiscrete node builds for `lcm`."""
 
 
+class _AnimateLCMSchedule(_LCMSchedule):
+    """The same, for a model that was distilled to steps of half the length."""
+
+    original_timesteps = 100
+
+
+_DISTILLED = {50: _LCMSchedule, 100: _AnimateLCMSchedule}
+"""By the number of steps that a model was distilled to."""
+
+
 def set_beta_schedule(model: ModelPatcher, choice: str, trained_on: str, name: str) -> None:
     """Give a model clone the chosen schedule. Prediction type and zero terminal SNR stay as they are.
 
@@ -61,7 +71,7 @@ def sampling_on(model: ModelPatcher, current: Any, schedule: BetaSchedule) -> An
         "linear_end": schedule.last,
         "zsnr": current.zsnr,
     }
-    sampling_class = type(current) if schedule.original_steps is None else _LCMSchedule
+    sampling_class = type(current) if schedule.original_steps is None else _DISTILLED[schedule.original_steps]
     return sampling_class(SimpleNamespace(sampling_settings=settings))
 
 

@@ -11,17 +11,21 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.errors import RunError, SettingsError, shown
+from ..core.finite import is_finite
 from ..lora.motion_lora import MotionLoRA
+from ..lora.saved_forms import LAYOUTS as LORA_LAYOUTS
 from ..lora.saved_forms import TRAINING, domain_adapter_form, motion_lora_form
-from ..motion_modules.keys import POSITION_TABLE, split_qkv
+from ..motion_modules.keys import POSITION_TABLE, is_image_input, published
 from ..motion_modules.load import saved_form
+from ..motion_modules.written_layouts import check_layout, written_form
 from .folders import LORAS, MOTION_LORAS, MOTION_MODULES
 from .motion_modules import APPLIED, LoadedMotionModule
 from .new_files import check_prefix, write_new_file
+from .scheduled_loras import check_no_schedule
 
 log = logging.getLogger(__name__)
 
-LAYOUTS = ("animatediff",)
+LAYOUTS = tuple(LORA_LAYOUTS)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 BAKED = "baked"
 """The entry of our metadata that lists the MotionLoRAs inside a module's weights."""
@@ -34,6 +38,8 @@ def save_motion_module(motion: LoadedMotionModule, filename_prefix: str, layout:
     disk does not take the file.
     """
     _check_settings(filename_prefix, layout)
+    check_layout(layout, motion.spec)
+    check_no_schedule(motion)
     chosen = DTYPES.get(dtype)
     if chosen is None:
         raise SettingsError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
@@ -42,7 +48,8 @@ def save_motion_module(motion: LoadedMotionModule, filename_prefix: str, layout:
             name: _stored(name, tensor, torch.float32 if name.endswith(POSITION_TABLE) else chosen)
             for name, tensor in _published_weights(motion.patcher)
         }
-    return _write(MOTION_MODULES, filename_prefix, tensors, _module_metadata(motion))
+    form = written_form(tensors, motion.spec, layout)
+    return _write(MOTION_MODULES, filename_prefix, form.tensors, _module_metadata(motion), form.config)
 
 
 def save_motion_lora(lora: MotionLoRA, filename_prefix: str, layout: str) -> Path:
@@ -52,7 +59,7 @@ def save_motion_lora(lora: MotionLoRA, filename_prefix: str, layout: str) -> Pat
     a change; RunError if a weight is not finite, or the disk does not take the file.
     """
     _check_settings(filename_prefix, layout)
-    return _write_lora(MOTION_LORAS, filename_prefix, *motion_lora_form(lora))
+    return _write_lora(MOTION_LORAS, filename_prefix, *motion_lora_form(lora, layout))
 
 
 def save_domain_adapter(lora: Mapping[str, Tensor], filename_prefix: str, layout: str) -> Path:
@@ -62,7 +69,9 @@ def save_domain_adapter(lora: Mapping[str, Tensor], filename_prefix: str, layout
     layout; RunError if a weight is not finite, or the disk does not take the file.
     """
     _check_settings(filename_prefix, layout)
-    return _write_lora(LORAS, filename_prefix, *domain_adapter_form(lora))
+    for name, tensor in lora.items():
+        _check_finite(name, tensor)
+    return _write_lora(LORAS, filename_prefix, *domain_adapter_form(lora, layout))
 
 
 def baked_weights(patcher: ModelPatcher) -> Iterator[tuple[str, Tensor]]:
@@ -80,8 +89,13 @@ def baked_weights(patcher: ModelPatcher) -> Iterator[tuple[str, Tensor]]:
 
 def _published_weights(patcher: ModelPatcher) -> Iterator[tuple[str, Tensor]]:
     """Weights under published names, one after another: all of them at once in float32 would fill the memory."""
+    parts_of_input: dict[str, Tensor] = {}
     for key, weight in baked_weights(patcher):
-        yield from split_qkv({key: weight}).items()
+        if is_image_input(key):
+            parts_of_input[key] = weight  # they become one convolution, and are small
+        else:
+            yield from published({key: weight}).items()
+    yield from published(parts_of_input).items()
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,7 +111,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if not torch.isfinite(tensor.float()).all():
+    if not is_finite(tensor):
         raise RunError(
             f"{shown(name)} holds NaN or infinity, so nothing was saved: every frame would be noise. "
             "Use an earlier checkpoint of the training run, or train with a lower learning rate."
@@ -128,7 +142,13 @@ def _write_lora(folder: str, filename_prefix: str, tensors: Mapping[str, Tensor]
     return _write(folder, filename_prefix, own, metadata)
 
 
-def _write(folder: str, filename_prefix: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
-    path = write_new_file(folder, filename_prefix, tensors, metadata)
+def _write(
+    folder: str,
+    filename_prefix: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    path = write_new_file(folder, filename_prefix, tensors, metadata, config)
     log.info("saved %s: %s, %d tensors, %.1f MiB", path, metadata["kind"], len(tensors), path.stat().st_size / 2**20)
     return path

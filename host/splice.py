@@ -19,14 +19,19 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..core.errors import HostError
+from ..core.protocols import LinearRunner, run_plainly
 from ..motion_modules.frames import check_whole_clips, norm_over_frames
 from ..motion_modules.spec import Address, MotionModuleSpec
 from ..sampling.clip_length import check_clip_length
+from .image_input import ConditionImage
+from .scheduled_loras import scheduled_runner
 from .unet import Place
 
 STATE = "motiongraft"
 """Our entry in `transformer_options`: a MotionCall for each splice."""
 PATCH = "forward_timestep_embed_patch"
+INPUT_BLOCK = ("input", 0)
+"""Where the UNet's input convolution stands."""
 
 TransformerOptions = dict[str, Any]
 
@@ -46,27 +51,39 @@ class Splice:
     spec: MotionModuleSpec
     places: Mapping[Place, Address]
     last_place: Place
+    image: ConditionImage | None = None
+    """What the UNet's input sees beside the latents."""
 
-    def attach(self, model: ModelPatcher, modules: ModelPatcher) -> None:
-        """Register this splice on a model clone of the caller's own."""
+    def attach(self, model: ModelPatcher, modules: list[ModelPatcher]) -> None:
+        """Register this splice on a model clone of the caller's own.
+
+        `modules` are the motion module, and behind it what `scheduled_loras` runs beside it, if anything.
+        """
         model.set_attachments(self.key, self)
-        model.set_additional_models(self.key, [modules])
+        model.set_additional_models(self.key, modules)
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, self.key, self.check_clip)
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, self.key, partial(begin_call, self.key))
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, partial(bind_modules, self.key))
         model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, self.key, OutputNorm(self.key))
-        for layer_class in (SpatialTransformer, ResBlock):
-            model.set_model_forward_timestep_embed_patch((layer_class, LayerHandler(self.key, layer_class)))
+        handlers: dict[type[nn.Module], Any] = {
+            layer_class: LayerHandler(self.key, layer_class) for layer_class in (SpatialTransformer, ResBlock)
+        }
+        if self.image is not None:
+            handlers[nn.Conv2d] = ImageInputHandler(self.key)
+        for layer_class, handler in handlers.items():
+            model.set_model_forward_timestep_embed_patch((layer_class, handler))
             # The first match in this list gets the layer. A later splice stands before an earlier one and runs it
             # as part of the layer, so that motion is added in the order in which the nodes were applied.
-            handlers = model.model_options["transformer_options"]["patches"][PATCH]
-            handlers.insert(0, handlers.pop())
+            in_line = model.model_options["transformer_options"]["patches"][PATCH]
+            in_line.insert(0, in_line.pop())
 
     def check_clip(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE wrapper: refuse a clip that cannot work before anything is loaded."""
         window = executor.class_obj.model_options.get("context_handler")
         length = getattr(window, "context_length", None)
         check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name)
+        if self.image is not None:
+            self.image.check_size(noise)
         return executor(noise, *args, **kwargs)
 
 
@@ -77,10 +94,16 @@ class MotionCall:
     num_frames: int
     num_leading: int = 0
     """Frames that ComfyUI put in front of the window, which need no position of their own."""
+    window: tuple[int, ...] | None = None
+    """Which frames of the clip these are, None if they are all of them."""
+    total_frames: int | None = None
+    """Of the clip that the window is of."""
     splice: Splice | None = None
     """The splice of the model that runs, None if that model was not inflated."""
     module: Any = None
     """The MotionModule on the device of this call."""
+    run: LinearRunner = run_plainly
+    """Runs the module's linear layers; it adds the MotionLoRAs whose strength depends on the step."""
     is_bound: bool = False
     last_features: list[Tensor] = field(default_factory=lambda: [])
     """What the last output block gave, for the output norm over frames."""
@@ -97,10 +120,12 @@ def begin_call(
     options = model_options["transformer_options"]
     window = options.get("context_window")
     leading = _leading_frames(window)
+    frames = _frame_indices(window, leading, x_in.shape[0])
+    indices = None if frames["sub_idxs"] is None else tuple(frames["sub_idxs"])
     options = {
         **options,
-        STATE: {**options.get(STATE, {}), key: MotionCall(x_in.shape[0], len(leading))},
-        "ad_params": _frame_indices(window, leading, x_in.shape[0]),
+        STATE: {**options.get(STATE, {}), key: MotionCall(x_in.shape[0], len(leading), indices, frames["full_length"])},
+        "ad_params": frames,
         "wrappers": _with_output_norm_innermost(options.get("wrappers", {}), key),
     }
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
@@ -128,7 +153,9 @@ def bind_modules(
     if splice is not None:
         own_frames = call.num_frames - call.num_leading
         check_clip_length(own_frames, None, splice.spec.num_positions, 0, splice.name)
-        call = replace(call, splice=splice, module=modules[0].model)
+        module, *scheduled = (each.model for each in modules)
+        run = scheduled_runner(module, scheduled[0], executor.class_obj.model_sampling, t) if scheduled else run_plainly
+        call = replace(call, splice=splice, module=module, run=run)
     options = {**transformer_options, STATE: {**calls, key: replace(call, is_bound=True, last_features=[])}}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -177,22 +204,44 @@ class LayerHandler:
     ) -> Tensor:
         """What the layer gives, with motion. Takes the arguments of ComfyUI's `forward_timestep_embed_patch`."""
         call = call_of(self.key, options)
-        inner = self._next_handler(layer, options)
+        inner = _next_handler(self, layer, options)
         x = inner(layer, x, emb, context, options, *rest) if inner else run_layer(layer, x, emb, context, options)
         if call.splice is None:
             return x
         place = Place(options["block"], self.layer_class)
         address = call.splice.places.get(place)
         if address is not None:
-            x = call.module(x, address, call.num_frames)
+            x = call.module(x, address, call.num_frames, call.run)
         if place == call.splice.last_place:
             _keep_last_features(x, options)
         return x
 
-    def _next_handler(self, layer: nn.Module, options: TransformerOptions) -> Any:
-        """The handler that would have got this layer without us: an earlier splice, or another extension."""
-        entries = itertools.dropwhile(lambda entry: entry[1] is not self, options["patches"][PATCH])
-        return next((handler for layer_class, handler in list(entries)[1:] if isinstance(layer, layer_class)), None)
+
+@dataclass(frozen=True, eq=False)
+class ImageInputHandler:
+    """Runs the UNet's input convolution, and adds what the motion module's own makes of its image."""
+
+    key: str
+
+    @torch.compiler.disable
+    def __call__(
+        self, layer: nn.Module, x: Tensor, emb: Tensor, context: Any, options: TransformerOptions, *rest: Any
+    ) -> Tensor:
+        """What the layer gives. Takes the arguments of ComfyUI's `forward_timestep_embed_patch`."""
+        call = call_of(self.key, options)
+        inner = _next_handler(self, layer, options)
+        h = inner(layer, x, emb, context, options, *rest) if inner else layer(x)
+        if call.splice is None or call.splice.image is None or options["block"] != INPUT_BLOCK:
+            return h
+        frames = list(range(call.num_frames)) if call.window is None else list(call.window)
+        seen = call.splice.image.seen_by(frames, call.total_frames or call.num_frames)
+        return h + call.module.image_input(seen.to(x)).repeat(len(h) // call.num_frames, 1, 1, 1)
+
+
+def _next_handler(own: object, layer: nn.Module, options: TransformerOptions) -> Any:
+    """The handler that would have got this layer without us: an earlier splice, or another extension."""
+    entries = itertools.dropwhile(lambda entry: entry[1] is not own, options["patches"][PATCH])
+    return next((handler for layer_class, handler in list(entries)[1:] if isinstance(layer, layer_class)), None)
 
 
 def call_of(key: str, options: TransformerOptions) -> MotionCall:

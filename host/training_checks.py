@@ -14,6 +14,7 @@ from ..training.start import check_clips_fit_base, check_same_vae
 from .fingerprints import fingerprint_module
 from .loras import apply_unet_lora
 from .motion_modules import LoadedMotionModule
+from .scheduled_loras import check_no_schedule
 from .training_base import check_base
 from .unet import find_places, unet_of
 
@@ -28,8 +29,18 @@ def check_parts(
     check_base(model)
     if motion is not None:
         find_places(model, motion.spec, motion.name)
+        _check_takes_no_image(motion)
+        check_no_schedule(motion)
     if adapter is not None:
         apply_unet_lora(model, adapter, 1.0, "the domain adapter")
+
+
+def _check_takes_no_image(motion: LoadedMotionModule) -> None:
+    if motion.spec.image_channels:
+        raise IncompatibleModelError(
+            f"{motion.name} sees an image beside the clips, and no stage of training gives it one. "
+            "Choose a v1, v2, v3 or SDXL motion module."
+        )
 
 
 def check_clips(model: ModelPatcher, cached: CachedClips, vae: Any) -> None:

@@ -1,8 +1,12 @@
 """A change of one weight matrix, kept as two thin factors."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+_FOURTH_LEVEL = re.compile(r"^(?:down|up)_blocks\.3\.")
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,8 @@ class LowRank:
     @property
     def num_rows(self) -> int:
         return self.up.shape[0]
+
+
+def base_of(layers: Iterable[str]) -> str:
+    """The family of base models whose UNet has layers of these names: only SD 1.5's has a fourth level."""
+    return "SD 1.5" if any(_FOURTH_LEVEL.match(layer) for layer in layers) else "SDXL"

@@ -1,24 +1,20 @@
-"""MotionLoRA: low-rank changes of the temporal attentions, from the official file layout."""
+"""MotionLoRA: low-rank changes of the layers of a motion module, from any layout of files."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from ..core.dialects import ANIMATEDIFF as OFFICIAL
 from ..core.errors import CheckpointError, IncompatibleModelError, some
 from ..core.file_kinds import MOTION_LORA, classify
 from ..core.tensor_files import TensorFile
+from .factors import read_layer_changes
 from .low_rank import LowRank
 
-_FACTOR = re.compile(
-    r"^(?P<attention>.+\.attention_blocks\.\d+)\.processor\.to_(?P<part>q|k|v|out)_lora\.(?P<factor>down|up)\.weight$"
-)
-"""Source: guoyww/AnimateDiff, v2_lora_*.ckpt; there is no alpha, so the factors multiply as they are."""
-
-_ROWS = {"q": 0, "k": 1, "v": 2}
+FUSED_ROWS = {"to_q": 0, "to_k": 1, "to_v": 2}
+"""Which third of the fused weight a layer of the files is."""
+_FUSED = ".to_qkv.weight"
+_WEIGHT = ".weight"
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,10 @@ class MotionLoRA:
     changes: tuple[LowRank, ...]
     metadata: Mapping[str, Any] = field(default_factory=lambda: {}, compare=False)
     """What the file says about itself, such as how it was trained."""
+    layout: str = field(default="animatediff", compare=False)
+    """How the file names its factors."""
+    num_base_changes: int = field(default=0, compare=False)
+    """Changes of the base model in the same file, which are no part of the MotionLoRA."""
 
 
 def read_motion_lora(file: TensorFile) -> MotionLoRA:
@@ -39,14 +39,25 @@ def read_motion_lora(file: TensorFile) -> MotionLoRA:
     kind = classify(file.tensors)
     if kind is not MOTION_LORA:
         raise CheckpointError(f"{file.name}: expected a MotionLoRA, found {kind.description}. {kind.remedy}")
-    factors, unread = _factors(file.tensors)
-    if unread:
+    read = read_layer_changes(file.tensors, file.header, file.name)
+    temporal = [change for layer, change in read.changes.items() if OFFICIAL.mark.search(layer)]
+    if not temporal:
         raise CheckpointError(
-            f"{file.name}: {len(unread)} tensors are named in a layout that MotionGraft does not read yet "
-            f"({some(unread[:2])}). Use the LoRA in AnimateDiff's own layout."
+            f"{file.name}: expected changes of temporal layers, found names such as {some(list(read.changes)[:2])}. "
+            "Get the MotionLoRA again."
         )
-    changes = tuple(_change(file.name, place, pair) for place, pair in factors.items())
-    return MotionLoRA(file.name, changes, file.metadata)
+    changes = tuple(_of_weight(change) for change in temporal)
+    return MotionLoRA(file.name, changes, file.metadata, read.layout.name, len(read.changes) - len(temporal))
+
+
+def layer_of(change: LowRank) -> str:
+    """The layer that a change is of, as files name it: `….attention_blocks.0.to_q`; rows of one have numbers behind."""
+    if change.first_row is None:
+        return change.target.removesuffix(_WEIGHT)
+    names = {rows * change.num_rows: name for name, rows in FUSED_ROWS.items()}
+    if change.target.endswith(_FUSED) and change.first_row in names:
+        return f"{change.target.removesuffix(_FUSED)}.{names[change.first_row]}"
+    return f"{change.target.removesuffix(_WEIGHT)}[{change.first_row}:{change.first_row + change.num_rows}]"
 
 
 def fit(lora: MotionLoRA, shapes: Mapping[str, tuple[int, ...]], module_name: str) -> tuple[list[LowRank], int]:
@@ -69,45 +80,19 @@ def fit(lora: MotionLoRA, shapes: Mapping[str, tuple[int, ...]], module_name: st
     return present, len(outside)
 
 
-def _factors(tensors: Mapping[str, Tensor]) -> tuple[dict[tuple[str, str], dict[str, Tensor]], list[str]]:
-    """Down and up by (attention, part), and the names that are neither."""
-    found: dict[tuple[str, str], dict[str, Tensor]] = {}
-    unread: list[str] = []
-    for name, tensor in tensors.items():
-        match = _FACTOR.match(name.removeprefix("module."))
-        if match:
-            found.setdefault((match["attention"], match["part"]), {})[match["factor"]] = tensor
-        else:
-            unread.append(name)
-    return found, unread
-
-
-def _change(name: str, place: tuple[str, str], pair: Mapping[str, Tensor]) -> LowRank:
-    attention, part = place
-    if not _multiply(pair):
-        found = ", ".join(f"{factor} {list(tensor.shape)}" for factor, tensor in pair.items())
-        raise CheckpointError(
-            f"{name}: {attention} to_{part} should have down [r, in] and up [out, r], found {found}. "
-            "The file is damaged; download it again."
-        )
-    if not all(torch.isfinite(tensor.float()).all() for tensor in pair.values()):
-        raise CheckpointError(f"{name}: {attention} to_{part} holds NaN or infinity. Download the file again.")
-    up, down = pair["up"], pair["down"]
-    if part == "out":
-        return LowRank(f"{attention}.to_out.0.weight", up, down)
-    return LowRank(f"{attention}.to_qkv.weight", up, down, first_row=_ROWS[part] * up.shape[0])
-
-
-def _multiply(pair: Mapping[str, Tensor]) -> bool:
-    """Whether these are the two matrices of one change."""
-    whole = len(pair) == 2 and all(factor.ndim == 2 and factor.is_floating_point() for factor in pair.values())
-    return whole and pair["up"].shape[1] == pair["down"].shape[0]
+def _of_weight(change: LowRank) -> LowRank:
+    """A change of a layer as the change of the weight that holds it in memory."""
+    parent, _, leaf = change.target.rpartition(".")
+    if leaf not in FUSED_ROWS:
+        return LowRank(f"{change.target}{_WEIGHT}", change.up, change.down, change.alpha)
+    first_row = FUSED_ROWS[leaf] * change.num_rows
+    return LowRank(f"{parent}{_FUSED}", change.up, change.down, change.alpha, first_row)
 
 
 def _check_width(change: LowRank, shape: tuple[int, ...], name: str, module_name: str) -> None:
     rows = shape[0] // 3 if change.first_row is not None else shape[0]
-    if (change.num_rows, change.down.shape[1]) != (rows, shape[1]):
+    if (change.num_rows, change.down.shape[1]) != (rows, shape[-1]) or len(shape) != 2:
         raise IncompatibleModelError(
-            f"{name}: {change.target} changes {change.num_rows}×{change.down.shape[1]} weights, {module_name} has "
-            f"{rows}×{shape[1]} there. The MotionLoRA is for another base model; choose one that fits the module."
+            f"{name}: {layer_of(change)} changes {change.num_rows}×{change.down.shape[1]} weights, {module_name} has "
+            f"{rows}×{shape[-1]} there. The MotionLoRA is for another base model; choose one that fits the module."
         )

@@ -1,53 +1,60 @@
-"""Low-rank changes under the names of the published files, and what the files say about themselves."""
+"""Low-rank changes under the names of the published files or of diffusers, and what the files say about themselves."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..core.errors import IncompatibleModelError, some
 from ..core.file_kinds import DOMAIN_ADAPTER, MOTION_LORA, FileKind
-from .low_rank import LowRank
-from .motion_lora import MotionLoRA
+from .domain_adapter import read_adapter_changes
+from .layouts import ANIMATEDIFF, PEFT, Layout, canonical_name, find_layout
+from .low_rank import LowRank, base_of
+from .motion_lora import MotionLoRA, layer_of
 
-PARTS = ("q", "k", "v")
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (ANIMATEDIFF, PEFT)}
+"""The layouts that files are written in, by name."""
 BASES = ("SD 1.5", "SDXL")
 TRAINING = "training"
 """The entry of our metadata in which a training run describes itself; it travels with the weights."""
-
-_TARGET = re.compile(r"^(?P<attention>.+\.attention_blocks\.\d+)\.to_(?P<weight>qkv|out\.0)\.weight$")
-_ADAPTER = re.compile(
-    r"^(?P<stem>(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+\.transformer_blocks\.\d+"
-    r"\.attn[12]\.processor\.to_(?:q|k|v|out))_lora\.(?P<factor>down|up)\.weight$"
-)
-_FOURTH_LEVEL = "_blocks.3."
-"""Only the UNet of SD 1.5 has four levels."""
+_NO_LAYERS = (".to_qkv", ".bias", "]")
+"""Ends of names of what is no whole layer of a file."""
+Form = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def motion_lora_form(lora: MotionLoRA) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a MotionLoRA file, and its metadata."""
-    tensors = motion_lora_tensors(lora)
-    return tensors, _metadata(MOTION_LORA, tensors, lora.metadata)
+def motion_lora_form(lora: MotionLoRA, layout: str = ANIMATEDIFF.name) -> Form:
+    """The tensors of a MotionLoRA file, and its metadata. Raises: as `motion_lora_tensors` does."""
+    tensors = motion_lora_tensors(lora, layout)
+    return tensors, _metadata(MOTION_LORA, lora.changes, lora.metadata)
 
 
-def motion_lora_tensors(lora: MotionLoRA) -> dict[str, Tensor]:
-    """The changes under the names of the published MotionLoRAs. Inverse of `read_motion_lora`.
+def motion_lora_tensors(lora: MotionLoRA, layout: str = ANIMATEDIFF.name) -> dict[str, Tensor]:
+    """The changes under the names of a layout. Inverse of `read_motion_lora`.
 
-    Raises: IncompatibleModelError if a change is of a weight that the published files have no name for.
-    Source: guoyww/AnimateDiff, v2_lora_*.ckpt.
+    Raises: IncompatibleModelError if a change is of a layer that the layout has no name for.
+    Source: guoyww/AnimateDiff, v2_lora_*.ckpt; huggingface/diffusers loaders/lora_pipeline.py.
     """
-    return _named((_motion_lora_stem(change, lora.name), change) for change in lora.changes)
+    return _written(((layer_of(change), change) for change in lora.changes), LAYOUTS[layout], lora.name)
 
 
-def domain_adapter_form(adapter: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a domain adapter file, and its metadata, from what travels on LORA_MODEL.
+def domain_adapter_form(adapter: Mapping[str, Tensor], layout: str = ANIMATEDIFF.name) -> Form:
+    """The tensors of a domain adapter file, and its metadata, from what travels on LORA_MODEL or lies in a file.
 
-    Raises: IncompatibleModelError if the tensors are not those of a domain adapter in the published layout.
+    Raises: IncompatibleModelError if the tensors are not those of a LoRA of a UNet's layers in a layout that we read.
     """
-    _check_published(adapter)
+    if find_layout(adapter) is None:
+        foreign = [name for name in adapter if find_layout([name]) is None]
+        raise IncompatibleModelError(
+            "expected the tensors of a domain adapter under the names of AnimateDiff, diffusers or kohya, found "
+            f"{len(foreign) or 'names of several layouts'} of {len(adapter)} with other names "
+            f"({some((foreign or list(adapter))[:2])}). Save such a LoRA with ComfyUI's own node Save LoRA Weights."
+        )
+    read = read_adapter_changes(adapter, "the LoRA")
+    if not read.changes:
+        raise IncompatibleModelError("expected the tensors of a domain adapter, found none. Train or load one.")
     said: Mapping[str, Any] = getattr(adapter, "metadata", {})
-    return dict(adapter), _metadata(DOMAIN_ADAPTER, adapter, said)
+    tensors = _written(read.changes.items(), LAYOUTS[layout], "the LoRA")
+    return tensors, _metadata(DOMAIN_ADAPTER, read.changes.values(), said)
 
 
 def domain_adapter_tensors(changes: Iterable[LowRank], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -66,20 +73,36 @@ def domain_adapter_tensors(changes: Iterable[LowRank], names: Mapping[str, str])
             f"({some(unnamed[:2])}). A domain adapter changes to_q, to_k, to_v and to_out of the spatial "
             "transformers alone; train it on these."
         )
-    return _named((stems[change.target], change) for change in changes)
+    layers = ((_layer_of_stem(stems[change.target]), change) for change in changes)
+    return _written(layers, ANIMATEDIFF, "the domain adapter")
 
 
-def _named(changes: Iterable[tuple[str, LowRank]]) -> dict[str, Tensor]:
-    """Both factors of each change by published name; two changes of one weight cannot be told apart by names."""
+def _layer_of_stem(stem: str) -> str:
+    layer = stem.replace(".processor.", ".")
+    return f"{layer}.0" if layer.endswith(".to_out") else layer
+
+
+def _written(changes: Iterable[tuple[str, LowRank]], layout: Layout, name: str) -> dict[str, Tensor]:
+    """Both factors of each change by name; two changes of one layer cannot be told apart by names."""
     tensors: dict[str, Tensor] = {}
-    for stem, change in changes:
-        factors = {f"{stem}_lora.down.weight": change.down, f"{stem}_lora.up.weight": _scaled_up(change)}
-        if tensors.keys() & factors.keys():
+    for layer, change in changes:
+        down, up = (_name(layer, factor, layout, name) for factor in ("down", "up"))
+        if tensors.keys() & {down, up}:
             raise IncompatibleModelError(
-                f"{stem} is changed twice, and a file holds one change of each weight. Save the LoRAs one by one."
+                f"{layer} is changed twice, and a file holds one change of each weight. Save the LoRAs one by one."
             )
-        tensors |= factors
+        tensors |= {down: change.down, up: _scaled_up(change)}
     return tensors
+
+
+def _name(layer: str, factor: str, layout: Layout, name: str) -> str:
+    written = layout.write(canonical_name(layer, factor))
+    if written is None or layer.endswith(_NO_LAYERS):
+        raise IncompatibleModelError(
+            f"{name} changes {layer}, and {layout.program}'s layout has no name for such a change. "
+            f"{'Save it in the layout diffusers.' if layout is ANIMATEDIFF else 'Train it on whole layers.'}"
+        )
+    return written
 
 
 def _scaled_up(change: LowRank) -> Tensor:
@@ -88,63 +111,13 @@ def _scaled_up(change: LowRank) -> Tensor:
     return change.up if scale == 1.0 else change.up.float() * scale
 
 
-def _motion_lora_stem(change: LowRank, name: str) -> str:
-    target = _TARGET.match(change.target)
-    if target and target["weight"] == "out.0" and change.first_row is None:
-        return f"{target['attention']}.processor.to_out"
-    if target and target["weight"] == "qkv" and change.first_row is not None:
-        part, rest = divmod(change.first_row, change.num_rows)
-        if part < len(PARTS) and not rest:
-            return f"{target['attention']}.processor.to_{PARTS[part]}"
-    rows = (
-        "all rows" if change.first_row is None else f"rows {change.first_row} to {change.first_row + change.num_rows}"
-    )
-    raise IncompatibleModelError(
-        f"{name}: expected changes of q, k, v and out of the temporal attentions, found one of {change.target} "
-        f"({rows}). AnimateDiff's layout has no name for it; train a MotionLoRA on the attentions alone."
-    )
-
-
-def _check_published(tensors: Mapping[str, Tensor]) -> None:
-    """Raises: IncompatibleModelError unless the tensors are pairs of factors under a domain adapter's names."""
-    matches = {name: _ADAPTER.match(name) for name in tensors}
-    foreign = [name for name, match in matches.items() if match is None]
-    if foreign or not tensors:
-        found = f"{len(foreign)} of {len(tensors)} with other names ({some(foreign[:2])})" if foreign else "none"
-        raise IncompatibleModelError(
-            "expected the tensors of a domain adapter, such as "
-            "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight, "
-            f"found {found}. Save a LoRA in another layout with ComfyUI's own node Save LoRA Weights."
-        )
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for name, match in matches.items():
-        if match:
-            pairs.setdefault(match["stem"], {})[match["factor"]] = tensors[name]
-    wrong = [stem for stem, pair in pairs.items() if not _multiply(pair)]
-    if wrong:
-        found = ", ".join(f"{factor} {list(tensor.shape)}" for factor, tensor in pairs[wrong[0]].items())
-        raise IncompatibleModelError(
-            f"{len(wrong)} of {len(pairs)} changes are not a down [r, in] and an up [out, r] matrix; "
-            f"{wrong[0]} has {found}. Train or load the adapter again."
-        )
-
-
-def _multiply(pair: Mapping[str, Tensor]) -> bool:
-    whole = len(pair) == 2 and all(factor.ndim == 2 for factor in pair.values())
-    return whole and pair["up"].shape[1] == pair["down"].shape[0]
-
-
-def _metadata(kind: FileKind, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(kind: FileKind, changes: Iterable[LowRank], said: Mapping[str, Any]) -> dict[str, Any]:
     """Kind, base and rank of a LoRA, and what was said of its training."""
+    changes = list(changes)
     base = said.get("base")
-    ranks = [tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".down.weight")]
     described = {
         "kind": kind.name,
-        "base": base if base in BASES else _base_of(list(tensors)),
-        "rank": max(ranks, default=0),
+        "base": base if base in BASES else base_of(change.target for change in changes),
+        "rank": max((change.rank for change in changes), default=0),
     }
     return {**described, TRAINING: said[TRAINING]} if TRAINING in said else described
-
-
-def _base_of(names: Sequence[str]) -> str:
-    return BASES[0] if any(_FOURTH_LEVEL in name for name in names) else BASES[1]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..core.protocols import Operations
+from ..core.protocols import LinearRunner, Operations, run_plainly
 from .positions import rows_for, sinusoidal_positions
 
 MAX_SEQUENCES = 2**15
@@ -114,10 +114,10 @@ class TemporalSelfAttention(nn.Module):
         self.to_qkv = operations.Linear(channels, 3 * channels, bias=False)
         self.to_out = nn.ModuleList([operations.Linear(channels, channels)])
 
-    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+    def forward(self, tokens: Tensor, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
         """Attend over time. Changes `tokens` in place: the caller hands over a fresh norm's output.
 
         Shapes: tokens `(b f) n c` -> `(b f) n c`
         """
-        qkv = self.to_qkv(self.pos_encoder.add_to(tokens, num_frames))
-        return self.to_out[0](attend_over_time(qkv, num_frames, self.num_heads))
+        qkv = run(self.to_qkv, self.pos_encoder.add_to(tokens, num_frames))
+        return run(self.to_out[0], attend_over_time(qkv, num_frames, self.num_heads))

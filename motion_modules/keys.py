@@ -1,4 +1,7 @@
-"""Names of motion tensors: what published files put around them, and how q, k and v share one matrix in memory."""
+"""Canonical names of motion tensors: the published ones, but for what is kept in another form in memory.
+
+q, k and v share one matrix; the input convolution of PIA is split into what is the base's and what sees the image.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,28 +9,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-PREFIXES = ("module.", "unet.", "motion_module.")
-"""What trainers and converters put in front of every name.
-
-Source: `module.` is DistributedDataParallel's, guoyww/AnimateDiff train.py.
-"""
+from ..core.dialects import POSITION_TABLE as POSITION_TABLE
 
 ADDRESS = re.compile(r"^(?:(down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.")
-POSITION_TABLE = ".pos_encoder.pe"
 PARTS = ("q", "k", "v")
 _PART = re.compile(r"\.to_([qkv])\.weight$")
 _FUSED = ".to_qkv.weight"
 
+LATENT_CHANNELS, IMAGE_CHANNELS = 4, 5
+"""Of PIA's input: the noisy latent; affinity and the latent of the image."""
+INPUT_WEIGHT, INPUT_BIAS = "conv_in.weight", "conv_in.bias"
+"""The input convolution of PIA: latent, mask and image latent in this order. Source: open-mmlab/PIA i2v_pipeline.py."""
+IMAGE_WEIGHT, BASE_WEIGHT, BASE_BIAS = "image_input.image.weight", "image_input.base_weight", "image_input.base_bias"
+"""Its parts in memory: the channels of the image, and what an animated base has its own of."""
 
-def strip_prefixes(name: str) -> str:
-    """The name without what a trainer put in front of it."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name[len(prefix) :], True
-    return name
+
+def is_image_input(name: str) -> bool:
+    """Whether a tensor in memory is a part of PIA's input convolution."""
+    return name.startswith("image_input.")
 
 
 def fuse_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,3 +59,24 @@ def split_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             split[name] = tensor
     return split
+
+
+def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors in the form that they have in memory. `published` undoes it."""
+    fused = fuse_qkv(tensors)
+    if INPUT_WEIGHT not in fused:
+        return fused
+    weight = fused.pop(INPUT_WEIGHT)
+    fused |= {IMAGE_WEIGHT: weight[:, LATENT_CHANNELS:].contiguous(), BASE_WEIGHT: weight[:, :LATENT_CHANNELS].clone()}
+    if INPUT_BIAS in fused:
+        fused[BASE_BIAS] = fused.pop(INPUT_BIAS)
+    return fused
+
+
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in memory under their published names. Inverse of `canonical`."""
+    split = split_qkv(tensors)
+    if IMAGE_WEIGHT not in split:
+        return split
+    base, image, bias = (split.pop(name) for name in (BASE_WEIGHT, IMAGE_WEIGHT, BASE_BIAS))
+    return {**split, INPUT_WEIGHT: torch.cat([base, image.to(base.dtype)], 1), INPUT_BIAS: bias}

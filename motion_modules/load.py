@@ -1,51 +1,119 @@
 """From the tensors of a file to a motion module, or to an error that names what does not fit."""
 
+import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core.dialects import Dialect, dialect_of, official_names
 from ..core.errors import CheckpointError, shown, some
 from ..core.file_kinds import MOTION_MODULE, classify
+from ..core.finite import not_finite
 from ..core.protocols import Operations
 from ..core.tensor_files import TensorFile
-from .keys import ADDRESS, POSITION_TABLE, fuse_qkv, split_qkv, strip_prefixes
+from .generations import AUTO, Classification
+from .keys import (
+    ADDRESS,
+    IMAGE_CHANNELS,
+    INPUT_BIAS,
+    INPUT_WEIGHT,
+    LATENT_CHANNELS,
+    POSITION_TABLE,
+    canonical,
+    published,
+)
 from .module import MotionModule
 from .positions import sinusoidal_positions
 from .spec import MotionModuleSpec
+from .spec_reader import read_spec
 
-LATENT_CHANNELS = 4
+log = logging.getLogger(__name__)
+
 _BASE_LAYER = "down_blocks.0.resnets.0.conv1.weight"
 _VECTOR = re.compile(r"(\.bias|norm\.weight|norms\.\d+\.weight)$")
 
 
-def motion_tensors(file: TensorFile) -> dict[str, Tensor]:
-    """The file's motion tensors under canonical names: published ones, with q, k and v fused.
+@dataclass(frozen=True)
+class MotionFile:
+    """A motion module as its file holds it: what it is, why it is taken for that, and its canonical tensors."""
 
-    Raises: CheckpointError if the file is of another kind, or lacks what a motion module must have.
+    name: str
+    spec: MotionModuleSpec
+    tensors: Mapping[str, Tensor]
+    dialect: Dialect
+    classification: Classification
+    num_base_tensors: int
+    """Tensors of the base UNet that lie in the same file and are left there."""
+
+
+def read_motion_file(file: TensorFile, generation: str = AUTO) -> MotionFile:
+    """The motion module of a file in any known dialect; its weights are checked when it is built.
+
+    `generation` overrules what the file shows, for files that cannot tell.
+    Raises: CheckpointError if the file is of another kind, mixed or not whole; SettingsError if it cannot be of the
+    generation.
     """
+    dialect, renamed = _official(file)
+    others = [name for name in renamed if not ADDRESS.match(name) and name not in (INPUT_WEIGHT, INPUT_BIAS)]
+    is_whole = _BASE_LAYER in renamed and INPUT_WEIGHT in renamed
+    if others and not is_whole:
+        raise CheckpointError(
+            f"{file.name}: besides a motion module it holds {len(others)} tensors of another design "
+            f"({some(sorted(others)[:2])}). MotionGraft does not read this one; choose a plain motion module."
+        )
+    motion = {name: tensor for name, tensor in renamed.items() if name not in set(others)}
+    if is_whole and motion[INPUT_WEIGHT].shape[1:2] == (LATENT_CHANNELS,):
+        del motion[INPUT_WEIGHT]
+        motion.pop(INPUT_BIAS, None)
+    _check_form(motion, file.name)
+    tensors = canonical(_with_own_positions(motion) if dialect.shares_positions else motion)
+    spec, classification = read_spec(file, tensors, dialect, is_whole, generation)
+    return MotionFile(file.name, spec, tensors, dialect, classification, len(renamed) - len(motion))
+
+
+def log_identity(motion: MotionFile) -> None:
+    """Say what a file is taken for and why; as a warning, with what to do, if it may be something else."""
+    found = motion.classification
+    is_complete = any(name.endswith(POSITION_TABLE) for name in motion.tensors)
+    made = "" if is_complete else f" It stores no positions: they are made for {motion.spec.num_positions} frames."
+    remedy = f" {found.doubt} If it is another, choose its generation where it is loaded." if found.doubt else ""
+    level = logging.WARNING if found.doubt else logging.INFO
+    log.log(level, "%s is %s, because %s.%s%s", motion.name, found.generation, found.evidence, made, remedy)
+
+
+def motion_tensors(file: TensorFile) -> Mapping[str, Tensor]:
+    """The file's motion tensors under canonical names. Raises: CheckpointError as `read_motion_file` does."""
+    return read_motion_file(file).tensors
+
+
+def _official(file: TensorFile) -> tuple[Dialect, dict[str, Tensor]]:
+    """The dialect of a motion module's file, and its tensors under official names."""
     kind = classify(file.tensors)
     if kind is not MOTION_MODULE:
         raise CheckpointError(f"{file.name}: expected a motion module, found {kind.description}. {kind.remedy}")
-    names = {strip_prefixes(name): _widened(tensor) for name, tensor in file.tensors.items()}
-    motion = {name: tensor for name, tensor in names.items() if ADDRESS.match(name)}
-    others = sorted(names.keys() - motion.keys())
-    if not motion:
+    dialect = dialect_of(file.tensors, file.name)
+    renamed = {} if dialect is None else official_names(file.tensors, dialect, file.name)
+    if dialect is None or not any(ADDRESS.match(name) for name in renamed):
         raise CheckpointError(
-            f"{file.name}: its motion tensors are named in a layout that MotionGraft does not read yet "
-            f"({some(others[:2])}). Use the file in AnimateDiff's own layout."
+            f"{file.name}: its motion tensors are named in a layout that MotionGraft does not know "
+            f"({some(sorted(file.tensors)[:2])}). Use the file in AnimateDiff's or diffusers' layout."
         )
-    if others and not _is_whole_unet(names):
-        raise CheckpointError(
-            f"{file.name}: besides a motion module it holds {len(others)} tensors of another design "
-            f"({some(others[:2])}), as PIA and AnimateLCM-I2V do. MotionGraft does not read these yet; "
-            "choose a plain motion module."
-        )
-    _check_form(motion, file.name)
-    return fuse_qkv(motion)
+    return dialect, {official: _widened(file.tensors[name]) for official, name in renamed.items()}
+
+
+def _with_own_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with the position table of the first attention for the others of its transformer too."""
+    own = dict(tensors)
+    for name in tensors:
+        if name.endswith(".attention_blocks.1.to_q.weight"):
+            block = name.removesuffix(".1.to_q.weight")
+            table = tensors.get(f"{block}.0{POSITION_TABLE}")
+            own |= {} if table is None else {f"{block}.1{POSITION_TABLE}": table}
+    return own
 
 
 def _widened(tensor: Tensor) -> Tensor:
@@ -55,9 +123,15 @@ def _widened(tensor: Tensor) -> Tensor:
 
 def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
     """Raises: CheckpointError unless every tensor is of floats, in the number of dimensions that its name asks for."""
+    if INPUT_WEIGHT in tensors and INPUT_BIAS not in tensors:
+        raise CheckpointError(f"{name}: 1 tensors are missing ({INPUT_BIAS}). Get the whole file.")
+    if INPUT_WEIGHT in tensors and tensors[INPUT_WEIGHT].shape[1:2] != (LATENT_CHANNELS + IMAGE_CHANNELS,):
+        raise CheckpointError(
+            f"{name}: its input convolution {INPUT_WEIGHT} is {list(tensors[INPUT_WEIGHT].shape)}; expected "
+            f"{LATENT_CHANNELS + IMAGE_CHANNELS} input channels, as PIA has. Choose another motion module."
+        )
     for key, tensor in tensors.items():
-        dimensions = 3 if key.endswith(POSITION_TABLE) else 1 if _VECTOR.search(key) else 2
-        if not tensor.is_floating_point() or tensor.ndim != dimensions:
+        if not tensor.is_floating_point() or tensor.ndim != _dimensions(key):
             raise CheckpointError(
                 f"{name}: expected floating-point weights in AnimateDiff's shapes, found {shown(key)} of type "
                 f"{str(tensor.dtype).removeprefix('torch.')} and shape {list(tensor.shape)}. "
@@ -65,10 +139,10 @@ def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
             )
 
 
-def _is_whole_unet(names: Mapping[str, Tensor]) -> bool:
-    """Whether the other tensors are the base UNet that the official trainer saves along, with its plain input."""
-    first = names.get("conv_in.weight")
-    return first is not None and first.shape[1] == LATENT_CHANNELS and _BASE_LAYER in names
+def _dimensions(name: str) -> int:
+    if name == INPUT_WEIGHT:
+        return 4
+    return 3 if name.endswith(POSITION_TABLE) else 1 if _VECTOR.search(name) else 2
 
 
 def build(
@@ -109,7 +183,7 @@ def check_tensors(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: s
             f"({len(misfits)} tensors differ in shape). "
             "The file is damaged or not a motion module of AnimateDiff's design."
         )
-    broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    broken = not_finite(tensors)
     if broken:
         raise CheckpointError(
             f"{name}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, first {broken[0]}. "
@@ -131,7 +205,7 @@ def with_positions(spec: MotionModuleSpec, tensors: Mapping[str, Tensor]) -> dic
 
 def saved_form(module: MotionModule) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under published names, and the metadata that lets `spec_reader` know this module exactly."""
-    return split_qkv(module.state_dict()), {"kind": MOTION_MODULE.name, "spec": asdict(module.spec)}
+    return published(module.state_dict()), {"kind": MOTION_MODULE.name, "spec": asdict(module.spec)}
 
 
 def _unmatched(name: str, missing: list[str], left_over: list[str]) -> str:

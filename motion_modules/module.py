@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..core.protocols import Operations
+from ..core.protocols import LinearRunner, Operations, run_plainly
+from .keys import LATENT_CHANNELS
 from .spec import Address, MotionModuleSpec
 from .transformer import TemporalTransformer
 
@@ -25,12 +27,35 @@ class MotionBlock(nn.Module):
         self.motion_modules = nn.ModuleList(layers)
 
 
+class ImageInput(nn.Module):
+    """The part of an input convolution that sees an image. The latent's part and the bias are the animated base's own.
+
+    Those of the file are kept to be saved again, and never run.
+    Source: open-mmlab/PIA i2v_pipeline.py, where a personalised base keeps its own input beside these channels.
+    """
+
+    base_weight: Tensor
+    base_bias: Tensor
+
+    def __init__(self, image_channels: int, channels: int, operations: Operations):
+        super().__init__()
+        self.image = operations.Conv2d(image_channels, channels, 3, padding=1, bias=False)
+        self.register_buffer("base_weight", torch.zeros(channels, LATENT_CHANNELS, 3, 3))
+        self.register_buffer("base_bias", torch.zeros(channels))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """What is added behind the base's own input convolution. Shapes: `f c h w` -> `f c' h w`"""
+        return self.image(image)
+
+
 class MotionModule(nn.Module):
     """Weights of AnimateDiff by address. Holds no state of a call: frames and strengths come as arguments."""
 
     def __init__(self, spec: MotionModuleSpec, operations: Operations = nn):
         super().__init__()
         self.spec = spec
+        if spec.image_channels:
+            self.image_input = ImageInput(spec.image_channels, spec.down_channels[0], operations)
 
         def block(channels: int, num_layers: int) -> MotionBlock:
             return MotionBlock([MotionLayer(_transformer(spec, channels, operations)) for _ in range(num_layers)])
@@ -45,12 +70,12 @@ class MotionModule(nn.Module):
         block: Any = self.mid_block if address.part == "mid_block" else getattr(self, address.part)[address.level]
         return block.motion_modules[address.layer].temporal_transformer
 
-    def forward(self, x: Tensor, address: Address, num_frames: int) -> Tensor:
-        """Features of the UNet after the given address, with motion.
+    def forward(self, x: Tensor, address: Address, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
+        """Features of the UNet after the given address, with motion. `run` runs each linear layer.
 
         Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
         """
-        return self.at(address)(x, num_frames)
+        return self.at(address)(x, num_frames, run)
 
     def zero_outputs(self) -> None:
         """Make every transformer an exact identity, from which training starts."""

@@ -33,7 +33,7 @@ class MotionModuleSpec:
     """The shape of a motion module and the norms it was trained under."""
 
     generation: str
-    """`v1`, `v2`, `v3` or `sdxl-beta`: the published family whose norms and schedule this module follows."""
+    """The published family whose norms and schedule this module follows, a name in `generations.py`."""
     down_channels: tuple[int, ...]
     """Width at each level of the UNet's down path, four levels for SD 1.5, three for SDXL."""
     up_channels: tuple[int, ...]
@@ -55,6 +55,8 @@ class MotionModuleSpec:
     """The UNet's ResBlock and output norms take their statistics over all frames of a clip (v1)."""
     motion_norm_over_frames: bool = False
     """The motion module's own GroupNorm takes its statistics over all frames of a clip (SDXL beta)."""
+    image_channels: int = 0
+    """Channels of the image that the UNet's input sees beside the latent: mask and image latent (PIA), 0 for none."""
 
     @property
     def base(self) -> str:

@@ -1,49 +1,115 @@
-"""What a motion module is, from MotionGraft's metadata or from what only one published generation has."""
+"""What a motion module is: MotionGraft's metadata first, then diffusers' configuration, then what its tensors show."""
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, cast
 
 from torch import Tensor
 
-from ..core.errors import CheckpointError, some
-from .keys import ADDRESS, POSITION_TABLE
+from ..core.dialects import Dialect
+from ..core.errors import CheckpointError, SettingsError, some
+from ..core.tensor_files import TensorFile
+from .generations import AUTO, GENERATIONS, Classification, Generation, Traits, classify
+from .keys import ADDRESS, IMAGE_WEIGHT, POSITION_TABLE
 from .spec import MotionModuleSpec
 from .transformer import NUM_GROUPS
-
-log = logging.getLogger(__name__)
-
-ASSUMED_POSITIONS = 32
-"""Positions of v2, v3 and SDXL beta, made for files that store none. Source: configs/inference/inference-v2.yaml."""
 
 MAX_WORD = 40
 """Characters in a name that our metadata holds, such as a generation or a schedule."""
 _WIDTH = ".temporal_transformer.norm.weight"
 _BLOCK = re.compile(r"\.attention_blocks\.(\d+)\.")
+_OF_GENERATION = ("base_norms_over_frames", "motion_norm_over_frames", "beta_schedule", "trained_frames")
 
 
-def read_spec(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str) -> MotionModuleSpec:
-    """The shape and norms of a motion module, from MotionGraft's metadata where there is any, else from its tensors.
+def read_spec(
+    file: TensorFile, tensors: Mapping[str, Tensor], dialect: Dialect, is_whole_unet: bool, generation: str = AUTO
+) -> tuple[MotionModuleSpec, Classification]:
+    """The shape and norms of a motion module, and how they are known.
 
-    Raises: CheckpointError if blocks are missing or the metadata contradicts the tensors.
+    Raises: CheckpointError if blocks are missing or the metadata contradicts the tensors; SettingsError if the module
+    cannot be of the generation that was chosen.
     """
-    shape = _shape_of(tensors, name)
-    saved = metadata.get("spec")
-    trained = _published_norms(shape, name) if saved is None else _saved_norms(saved, shape, name)
-    spec = MotionModuleSpec(**{**trained, **shape})
-    _check_widths(spec, name)
-    if not any(key.endswith(POSITION_TABLE) for key in tensors):
-        log.warning(
-            "%s stores no positions: they are made for %d frames, and its norms are taken as %s's. "
-            "If it is AnimateLCM, set beta_schedule to lcm.",
-            name,
-            spec.num_positions,
-            spec.generation,
+    shape = _shape_of(tensors, file.name)
+    length = shape.pop("num_positions")
+    traits = Traits(
+        dialect,
+        len(shape["down_channels"]),
+        shape["middle_channels"] is not None,
+        length,
+        shape["image_channels"],
+        is_whole_unet,
+        file.name,
+    )
+    known, classification = _known(file, traits, generation)
+    shape["num_positions"] = length or _assumed_positions(file, known)
+    known["trained_frames"] = min(known["trained_frames"], shape["num_positions"])
+    spec = MotionModuleSpec(**{**known, **shape})
+    _check_widths(spec, file.name)
+    return spec, classification
+
+
+def _known(file: TensorFile, traits: Traits, chosen: str) -> tuple[dict[str, Any], Classification]:
+    """What the tensors do not say: chosen by hand, else of our metadata, else of the family that the file shows."""
+    saved = file.metadata.get("spec")
+    heads = _configured_heads(file)
+    if chosen != AUTO:
+        return {**heads, **_chosen(chosen, traits, file.name)}, Classification(chosen, "it was chosen by hand")
+    if saved is not None:
+        known = _saved(saved, traits, file.name)
+        return known, Classification(known["generation"], "its MotionGraft metadata says so")
+    found = classify(traits)
+    return {**heads, **_of_generation(GENERATIONS[found.generation])}, found
+
+
+def _chosen(name: str, traits: Traits, file: str) -> dict[str, Any]:
+    generation = GENERATIONS.get(name)
+    if generation is None:
+        raise SettingsError(f"generation is {name!r}; expected one of {', '.join((AUTO, *GENERATIONS))}.")
+    takes_image = {"pia": (True,), "diffusers": (True, False)}.get(name, (False,))
+    if traits.levels not in generation.levels or bool(traits.image_channels) not in takes_image:
+        has = "with an image input" if traits.image_channels else "without an image input"
+        raise SettingsError(
+            f"{file} cannot be {name}: it is for a UNet of {traits.levels} levels, {has}. "
+            f"Set generation to {AUTO}, or to one for such a UNet."
         )
-    return spec
+    return _of_generation(generation)
+
+
+def _of_generation(generation: Generation) -> dict[str, Any]:
+    values = asdict(generation)
+    return {"generation": generation.name, **{name: values[name] for name in _OF_GENERATION}}
+
+
+def _assumed_positions(file: TensorFile, known: Mapping[str, Any]) -> int:
+    """Positions for a file that stores none."""
+    configured = file.config.get("motion_max_seq_length")
+    if type(configured) is int and configured > 1:
+        return min(configured, MAX_POSITIONS)
+    published = GENERATIONS.get(known["generation"])
+    return published.num_positions if published else GENERATIONS["v3"].num_positions
+
+
+MAX_POSITIONS = 4096
+"""Longest table that is made on a file's word."""
+
+
+def _configured_heads(file: TensorFile) -> dict[str, Any]:
+    """The number of attention heads, where diffusers' configuration lies beside the file.
+
+    Raises: CheckpointError if the configuration is of a design that cannot be run.
+    """
+    heads = file.config.get("motion_num_attention_heads")
+    if heads is None:
+        return {}
+    groups = file.config.get("motion_norm_num_groups", NUM_GROUPS)
+    if type(heads) is not int or heads < 1 or groups != NUM_GROUPS:
+        raise CheckpointError(
+            f"{file.name}: its config.json has motion_num_attention_heads {heads!r} and motion_norm_num_groups "
+            f"{groups!r}; expected one number of heads and {NUM_GROUPS} groups. Choose another motion module."
+        )
+    return {"num_heads": heads}
 
 
 def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
@@ -58,13 +124,15 @@ def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
         blocks |= {int(block[1])} if block else set()
         lengths.update([tensor.shape[1]] if key.endswith(POSITION_TABLE) else [])
     _check_gapless(name, {**{part: set(levels) for part, levels in widths.items()}, "layers": layers, "blocks": blocks})
+    image = tensors.get(IMAGE_WEIGHT)
     return {
         "down_channels": tuple(widths["down_blocks"][level] for level in sorted(widths["down_blocks"])),
         "up_channels": tuple(widths["up_blocks"][level] for level in sorted(widths["up_blocks"])),
         "middle_channels": widths["mid_block"].get(0),
         "layers_per_block": len(layers),
         "num_attention_blocks": len(blocks),
-        "num_positions": lengths.most_common(1)[0][0] if lengths else ASSUMED_POSITIONS,
+        "num_positions": lengths.most_common(1)[0][0] if lengths else None,
+        "image_channels": 0 if image is None else image.shape[1],
     }
 
 
@@ -78,40 +146,21 @@ def _check_gapless(name: str, numbers: Mapping[str, set[int]]) -> None:
             )
 
 
-def _published_norms(shape: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Generation and norm modes of a file without our metadata, told by what only that generation has.
-
-    Source: the norm modes are those of guoyww/AnimateDiff inference-v1.yaml, -v2.yaml, -v3.yaml and branch `sdxl`;
-    only v1 has 24 positions and no middle block.
-    """
-    if len(shape["down_channels"]) == 3:
-        return {"generation": "sdxl-beta", "motion_norm_over_frames": True, "beta_schedule": "sdxl-beta"}
-    if shape["middle_channels"] is not None:
-        return {"generation": "v2"}
-    if shape["num_positions"] == 24:
-        return {"generation": "v1", "base_norms_over_frames": True}
-    if shape["num_positions"] != 32:
-        log.warning(
-            "%s: no metadata and %d positions; taken as v3 (norms frame by frame)", name, shape["num_positions"]
-        )
-    return {"generation": "v3"}
-
-
-def _saved_norms(saved: object, shape: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _saved(saved: object, traits: Traits, name: str) -> dict[str, Any]:
     """What our metadata says beyond the tensors' shapes, if every value is one that we would have written."""
     values = cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
     defaults = {field.name: field.default for field in fields(MotionModuleSpec) if field.default is not MISSING}
     known = {key: value for key, value in values.items() if key in {"generation", *defaults}}
     wrong = [key for key, value in known.items() if type(value) is not type(defaults.get(key, ""))]
     wrong += [key for key, value in known.items() if isinstance(value, str) and len(value) > MAX_WORD]
-    if not wrong and not 1 < known.get("trained_frames", 2) <= shape["num_positions"]:
+    if not wrong and not 1 < known.get("trained_frames", 2) <= (traits.num_positions or MAX_POSITIONS):
         wrong.append("trained_frames")
     if wrong or "generation" not in known:
         raise CheckpointError(
             f"{name}: its MotionGraft metadata is incomplete or edited ({some(wrong) or 'generation is missing'}). "
             "Save the module again, or use a copy that was not edited."
         )
-    return known
+    return {"trained_frames": MotionModuleSpec.trained_frames, **known}
 
 
 def _check_widths(spec: MotionModuleSpec, name: str) -> None:

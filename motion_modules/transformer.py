@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.protocols import Operations
+from ..core.protocols import LinearRunner, Operations, run_plainly
 from .attention import TemporalSelfAttention
 from .frames import norm_over_frames
 
@@ -28,9 +28,9 @@ class GatedProjection(nn.Module):
         super().__init__()
         self.proj = operations.Linear(channels, 2 * inner)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, run: LinearRunner = run_plainly) -> Tensor:
         """Shapes: `n t c` -> `n t inner`."""
-        value, gate = self.proj(tokens).chunk(2, dim=-1)
+        value, gate = run(self.proj, tokens).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
@@ -45,12 +45,16 @@ class FeedForward(nn.Module):
         expand = GatedProjection(channels, 4 * channels, operations)
         self.net = nn.Sequential(expand, nn.Identity(), operations.Linear(4 * channels, channels))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, run: LinearRunner = run_plainly) -> Tensor:
         """Shapes: `n t c` -> `n t c`."""
         at_once = max(1, MAX_TOKENS // tokens.shape[1])
         if len(tokens) <= at_once:  # split nevertheless, they would cost the backward pass a copy
-            return self.net(tokens)
-        return torch.cat([self.net(part) for part in torch.split(tokens, at_once)])
+            return self._run(tokens, run)
+        return torch.cat([self._run(part, run) for part in torch.split(tokens, at_once)])
+
+    def _run(self, tokens: Tensor, run: LinearRunner) -> Tensor:
+        expand, _, contract = self.net
+        return run(contract, expand(tokens, run))
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -68,11 +72,11 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(channels, operations)
         self.ff_norm = operations.LayerNorm(channels)
 
-    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+    def forward(self, tokens: Tensor, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
         """Shapes: tokens `(b f) n c` -> `(b f) n c`."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            tokens = tokens + attention(norm(tokens), num_frames)
-        return tokens + self.ff(self.ff_norm(tokens))
+            tokens = tokens + attention(norm(tokens), num_frames, run)
+        return tokens + self.ff(self.ff_norm(tokens), run)
 
 
 class TemporalTransformer(nn.Module):
@@ -101,14 +105,14 @@ class TemporalTransformer(nn.Module):
         for parameter in self.proj_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
         """The features with motion added; tokens keep one layout from `proj_in` to `proj_out`.
 
         Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
         Source: arXiv 2307.04725 section 4.2 and figure 3.
         """
         h = norm_over_frames(self.norm, x, num_frames) if self.norm_over_frames else self.norm(x)
-        h = self.proj_in(h.flatten(2).transpose(1, 2).contiguous())
+        h = run(self.proj_in, h.flatten(2).transpose(1, 2).contiguous())
         for block in self.transformer_blocks:
-            h = block(h, num_frames)
-        return x + self.proj_out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+            h = block(h, num_frames, run)
+        return x + run(self.proj_out, h).transpose(1, 2).reshape(x.shape)

@@ -8,8 +8,10 @@ from .apply_domain_adapter import ApplyDomainAdapter
 from .apply_motion_lora import ApplyMotionLoRA
 from .cache_training_clips import CacheTrainingClips
 from .camera_motion_clips import CameraMotionClips
+from .condition_on_image import ConditionOnImage
 from .context_window import ContextWindow
 from .inflate_model import InflateModel
+from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
 from .load_training_clips import LoadTrainingClips
 from .sample_animation import SampleAnimation
@@ -38,6 +40,8 @@ NODES: list[type[io.ComfyNode]] = [
     SaveMotionModule,
     SaveMotionLoRA,
     SaveDomainAdapter,
+    ConditionOnImage,
+    InspectMotionFile,
 ]
 
 

@@ -41,6 +41,22 @@ class ApplyMotionLoRA(io.ComfyNode):
                 MotionLoRASocket.Input(
                     "lora", optional=True, tooltip="A MotionLoRA trained in this graph; set motion_lora to none."
                 ),
+                io.String.Input(
+                    "layers",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Factors of strength for parts of the module, one `name: factor` a line, such as "
+                    "`up_blocks.1: 0.5`, `mid_block: 0` or `to_v: 0`. Where several fit, they multiply. "
+                    "Empty: 1 everywhere.",
+                ),
+                io.String.Input(
+                    "schedule",
+                    default="",
+                    optional=True,
+                    tooltip="A factor of strength that changes while sampling, by share of the sampling, such as "
+                    "`0: 1, 0.5: 0.2`, with straight lines between. Empty: 1 all along.",
+                ),
             ],
             outputs=[MotionModuleSocket.Output(display_name="motion_module", tooltip="Goes to InflateModel.")],
         )
@@ -51,6 +67,13 @@ class ApplyMotionLoRA(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, motion_module: LoadedMotionModule, motion_lora: str, strength: float, lora: MotionLoRA | None = None
+        cls,
+        motion_module: LoadedMotionModule,
+        motion_lora: str,
+        strength: float,
+        lora: MotionLoRA | None = None,
+        layers: str = "",
+        schedule: str = "",
     ) -> io.NodeOutput:
-        return io.NodeOutput(apply_motion_lora(motion_module, motion_lora_from(motion_lora, lora), strength))
+        chosen = motion_lora_from(motion_lora, lora)
+        return io.NodeOutput(apply_motion_lora(motion_module, chosen, strength, layers, schedule))

@@ -31,7 +31,8 @@ class SaveMotionLoRA(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="animatediff",
-                    tooltip="How the weights are named. animatediff: as in the published files.",
+                    tooltip="How the weights are named. animatediff: as in the published files. diffusers: as "
+                    "load_lora_weights of diffusers reads them.",
                 ),
             ],
             outputs=[],

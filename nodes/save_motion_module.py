@@ -35,7 +35,8 @@ class SaveMotionModule(io.ComfyNode):
                     "layout",
                     options=list(LAYOUTS),
                     default="animatediff",
-                    tooltip="How the weights are named. animatediff: as in the published files.",
+                    tooltip="How the weights are named. animatediff: as in the published files. diffusers: a folder "
+                    "with config.json, which MotionAdapter.from_pretrained reads.",
                 ),
                 io.Combo.Input(
                     "dtype",

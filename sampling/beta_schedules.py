@@ -28,12 +28,13 @@ BETA_SCHEDULES: Mapping[str, BetaSchedule] = MappingProxyType(
         "sdxl-beta": BetaSchedule(SQUARE_ROOTS, 0.00085, 0.020),
         "linear": BetaSchedule(SQUARE_ROOTS, 0.00085, 0.012),
         "lcm": BetaSchedule(SQUARE_ROOTS, 0.00085, 0.012, original_steps=50),
+        "animatelcm": BetaSchedule(BETAS, 0.00085, 0.012, original_steps=100),
     }
 )
 """By the names of the node's widget; `linear` is Stable Diffusion's own, in ComfyUI's words.
 
 Source: guoyww/AnimateDiff configs/inference/inference-v*.yaml and branch `sdxl`; `lcm` Kosinkadink's
-ComfyUI-AnimateDiff-Evolved, utils_model.py `BetaSchedules`.
+ComfyUI-AnimateDiff-Evolved, utils_model.py `BetaSchedules`; `animatelcm` G-U-N/AnimateLCM configs/inference-t2v.yaml.
 """
 
 OPTIONS = (AUTO, USE_EXISTING, *BETA_SCHEDULES)

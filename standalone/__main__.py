@@ -28,7 +28,9 @@ COMMANDS = {
     "animate": Command("animate", "make a clip from a checkpoint, a motion module and a prompt, without ComfyUI"),
     "train": Command("train", "carry out a training job, on one GPU or many"),
     "inspect": Command("file_report", "say what a file or folder of weights is"),
-    "convert": Command("convert", "write a motion module, MotionLoRA or domain adapter anew, as safetensors"),
+    "convert": Command("convert", "write a motion module, MotionLoRA or domain adapter anew, in a layout of choice"),
+    "merge": Command("merge", "write the weighted sum of motion modules"),
+    "extract": Command("extract", "write the difference between two motion modules as a MotionLoRA"),
     "demo": Command(
         "demo", "animate toy weights in ComfyUI where there is one, else train them first, and print where"
     ),

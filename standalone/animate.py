@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import SettingsError
+from ..core.errors import IncompatibleModelError, SettingsError
+from ..motion_modules.generations import AUTO as AUTO_GENERATION
+from ..motion_modules.generations import GENERATIONS
 from ..motion_modules.module import MotionModule
 from ..sampling.beta_schedules import AUTO as AUTO_SCHEDULE
 from ..sampling.beta_schedules import BETA_SCHEDULES, USE_EXISTING
@@ -40,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults, windows = AnimationSettings(), ContextWindowSettings()
     parser.add_argument("--base", type=Path, required=True, help="SD 1.5 or SDXL: a checkpoint or a diffusers folder")
     parser.add_argument("--motion-module", type=Path, required=True)
+    parser.add_argument(
+        "--generation",
+        choices=[AUTO_GENERATION, *GENERATIONS],
+        default=AUTO_GENERATION,
+        help="where its file cannot tell",
+    )
     parser.add_argument("--motion-lora", action="append", default=[], metavar="FILE[:STRENGTH]", help="may be repeated")
     parser.add_argument("--domain-adapter", metavar="FILE[:STRENGTH]")
     parser.add_argument("--tokenizer", type=Path, help="folder of a CLIP tokenizer, for a single-file checkpoint")
@@ -147,7 +155,12 @@ def _loras_of(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def _motion_module(options: argparse.Namespace, settings: AnimationSettings) -> MotionModule:
-    module = load_motion_module(options.motion_module)
+    module = load_motion_module(options.motion_module, options.generation)
+    if module.spec.image_channels:
+        raise IncompatibleModelError(
+            f"{options.motion_module.name} animates an image, which this command does not take. "
+            "Use it in ComfyUI, or choose another motion module."
+        )
     spec, name = module.spec, options.motion_module.name
     window = settings.windows.length if settings.is_windowed else None
     check_clip_length(settings.frames, window, spec.num_positions, spec.trained_frames, name)

@@ -2,22 +2,22 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
-from ..core.file_kinds import CHECKPOINT, DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, UNET, FileKind, classify
-from ..core.tensor_files import TensorFile, read_tensor_file
-from ..lora.domain_adapter import read_domain_adapter
-from ..lora.motion_lora import read_motion_lora
+from ..core.file_kinds import CHECKPOINT, DOMAIN_ADAPTER, LORA, MOTION_LORA, MOTION_MODULE, UNET, FileKind, classify
+from ..core.tensor_files import CONFIG, TensorFile, read_tensor_file
+from ..lora.report import describe_domain_adapter, describe_motion_lora
 from ..lora.saved_forms import TRAINING
-from ..motion_modules.load import check_tensors, motion_tensors
-from ..motion_modules.spec_reader import read_spec
+from ..motion_modules.report import describe_motion_module
 from .given_files import check_given
 
 MEBIBYTE = 2**20
+Description = Callable[[TensorFile], Iterator[str]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,55 +35,21 @@ def main(options: argparse.Namespace) -> int:
 
 def described(path: Path) -> Iterator[str]:
     """What there is to say about a file, line by line."""
-    if path.is_dir():
+    if path.is_dir() and not (path / CONFIG).is_file():
         yield f"{path.name}: a diffusers folder"
         yield from _of_base(path)
         return
     file = read_tensor_file(path)
     kind = classify(file.tensors)
     yield f"{file.name}: {kind.description}"
-    yield f"  {len(file.tensors)} tensors, {_types(file.tensors)}, {path.stat().st_size / MEBIBYTE:,.1f} MiB"
-    yield from _of_kind(kind, file)
+    yield f"  {len(file.tensors)} tensors, {_types(file.tensors)}, {file.path.stat().st_size / MEBIBYTE:,.1f} MiB"
+    yield from (f"  {line}" for line in _DESCRIPTIONS.get(kind, _nothing)(file))
     if TRAINING in file.metadata:
         yield from _of_training(file.metadata[TRAINING])
 
 
-def _of_kind(kind: FileKind, file: TensorFile) -> Iterator[str]:
-    if kind is MOTION_MODULE:
-        return _of_motion_module(file)
-    if kind is MOTION_LORA:
-        return _of_motion_lora(file)
-    if kind is DOMAIN_ADAPTER:
-        return _of_domain_adapter(file)
-    return _of_base(file.path) if kind in (CHECKPOINT, UNET) else iter(())
-
-
-def _of_motion_module(file: TensorFile) -> Iterator[str]:
-    tensors = motion_tensors(file)
-    spec = read_spec(tensors, file.metadata, file.name)
-    check_tensors(spec, tensors, file.name)
-    widths = ", ".join(map(str, spec.down_channels))
-    middle = "a middle block" if spec.middle_channels else "no middle block"
-    yield f"  generation {spec.generation}, for {spec.base}: widths {widths}, {middle}"
-    yield f"  up to {spec.num_positions} frames at once, trained on {spec.trained_frames}"
-    yield f"  noise schedule {spec.beta_schedule}"
-    base = "all frames of a clip" if spec.base_norms_over_frames else "each frame"
-    own = "all frames of a clip" if spec.motion_norm_over_frames else "each frame"
-    yield f"  norms: the base's over {base}, its own over {own}"
-
-
-def _of_motion_lora(file: TensorFile) -> Iterator[str]:
-    lora = read_motion_lora(file)
-    middle = any(change.target.startswith("mid_block.") for change in lora.changes)
-    yield f"  rank {_ranks(change.rank for change in lora.changes)}, {len(lora.changes)} changes of temporal attention"
-    yield f"  {'with' if middle else 'without'} a middle block"
-
-
-def _of_domain_adapter(file: TensorFile) -> Iterator[str]:
-    adapter = read_domain_adapter(file)
-    ranks = [tensor.shape[0] for name, tensor in adapter.items() if name.endswith(".down.weight")]
-    if ranks:
-        yield f"  rank {_ranks(ranks)}, {len(ranks)} changes of the base model's attention"
+def _of_base_file(file: TensorFile) -> Iterator[str]:
+    return _of_base(file.path)
 
 
 def _of_base(path: Path) -> Iterator[str]:
@@ -91,8 +57,24 @@ def _of_base(path: Path) -> Iterator[str]:
 
     base = load_base(path)
     widths = ", ".join(map(str, base.shape.channels))
-    yield f"  a base model of {base.shape.family}: widths {widths}, text {base.text_width} wide"
-    yield f"  predicts {base.predicts}, latents times {base.latent_scale}"
+    yield f"a base model of {base.shape.family}: widths {widths}, text {base.text_width} wide"
+    yield f"predicts {base.predicts}, latents times {base.latent_scale}"
+
+
+def _nothing(_: TensorFile) -> Iterator[str]:
+    return iter(())
+
+
+_DESCRIPTIONS: Mapping[FileKind, Description] = MappingProxyType(
+    {
+        MOTION_MODULE: describe_motion_module,
+        MOTION_LORA: describe_motion_lora,
+        DOMAIN_ADAPTER: describe_domain_adapter,
+        LORA: describe_domain_adapter,
+        CHECKPOINT: _of_base_file,
+        UNET: _of_base_file,
+    }
+)
 
 
 def _of_training(said: Any) -> Iterator[str]:
@@ -105,7 +87,3 @@ def _of_training(said: Any) -> Iterator[str]:
 def _types(tensors: Mapping[str, Tensor]) -> str:
     counts = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return " and ".join(f"{name}" for name, _ in counts.most_common())
-
-
-def _ranks(ranks: Any) -> str:
-    return ", ".join(map(str, sorted(set(ranks))))

@@ -15,7 +15,7 @@ from ..core.errors import SettingsError
 from ..lora.adapters import LowRankAdapters, low_rank_changes
 from ..lora.motion_lora import MotionLoRA
 from ..lora.saved_forms import domain_adapter_tensors, motion_lora_tensors
-from ..motion_modules.keys import split_qkv
+from ..motion_modules.keys import published
 from ..motion_modules.module import MotionModule
 from ..motion_modules.spec import MotionModuleSpec
 from ..sampling.beta_schedules import BETA_SCHEDULES
@@ -94,7 +94,7 @@ def motion_module_trainee(base: BaseShape, module: MotionModule, shares: Tensor 
         MOTION_MODULE,
         module,
         motion_shares(module.spec) if shares is None else shares,
-        lambda weights: split_qkv({**positions, **weights}),
+        lambda weights: published({**positions, **weights}),
         {"kind": file_kinds.MOTION_MODULE.name, "base": base.family, "spec": asdict(module.spec)},
     )
 

@@ -32,7 +32,7 @@ def demo_plan(seed: int) -> DemoPlan:
     """The demo of some four minutes on two cores."""
     return DemoPlan(
         widths=(32, 64, 64, 64),
-        base=_settings(seed, steps=500, batch_size=24, learning_rate=3.5e-3, ema=0.98, min_snr=EVEN_WEIGHT),
+        base=_settings(seed, steps=400, batch_size=24, learning_rate=3.5e-3, ema=0.98, min_snr=EVEN_WEIGHT),
         adapter=_settings(seed, steps=100, batch_size=24, learning_rate=4e-3, min_snr=EVEN_WEIGHT),
         module=_settings(seed, steps=400, batch_size=4, learning_rate=5e-3, ema=0.98, min_snr=EVEN_WEIGHT),
         motion_lora=_settings(seed, steps=80, batch_size=4, learning_rate=4e-3, min_snr=EVEN_WEIGHT),

@@ -314,7 +314,7 @@ def test_a_setting_that_is_not_offered_is_refused(saving, scene, zoom, adapter, 
         lambda layout: saving.save_domain_adapter(adapter, "mine", layout),
     ):
         with pytest.raises(SettingsError, match="expected one of animatediff"):
-            save("diffusers")
+            save("kohya")
     with pytest.raises(SettingsError, match="expected one of fp16, bf16, fp32"):
         saving.save_motion_module(scene.motion("v3"), "mine", "animatediff", "fp8")
     assert not any(folder.exists() for folder in folders.values())

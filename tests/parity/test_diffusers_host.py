@@ -16,8 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noq
 from diffusers.models.unets.unet_motion_model import UNetMotionModel  # noqa: E402
 
 from motiongraft.core.tensor_files import TensorFile  # noqa: E402
-from motiongraft.motion_modules.load import build, motion_tensors  # noqa: E402
-from motiongraft.motion_modules.spec_reader import read_spec  # noqa: E402
+from motiongraft.motion_modules.load import build, read_motion_file  # noqa: E402
 from motiongraft.standalone.diffusers_base import base_of  # noqa: E402
 from motiongraft.standalone.diffusers_denoiser import DiffusersDenoiser  # noqa: E402
 from motiongraft.training.cache.cached_clips import TextStates  # noqa: E402
@@ -28,13 +27,6 @@ CPU = torch.device("cpu")
 FRAMES = 16
 FOLDER = os.environ.get("MOTIONGRAFT_GOLDEN")
 RECORDINGS = sorted(Path(FOLDER).glob("*.safetensors")) if FOLDER else []
-RENAMED = (
-    ("attn1.", "attention_blocks.0."),
-    ("attn2.", "attention_blocks.1."),
-    ("norm1.", "norms.0."),
-    ("norm2.", "norms.1."),
-    ("norm3.", "ff_norm."),
-)
 SD15 = {
     "block_out_channels": (32, 32, 64, 64),
     "cross_attention_dim": 32,
@@ -62,25 +54,6 @@ def randomise(module, seed=0):
     return module.eval().requires_grad_(False)
 
 
-def published_names(weights):
-    """The motion weights of diffusers' UNet under published names; a shared position table once per attention."""
-    found = {}
-    for name, tensor in weights.items():
-        head, mark, tail = name.partition("motion_modules.")
-        if not mark:
-            continue
-        index, _, rest = tail.partition(".")
-        for theirs, published in RENAMED:
-            rest = rest.replace(f"transformer_blocks.0.{theirs}", f"transformer_blocks.0.{published}")
-        prefix = f"{head}motion_modules.{index}.temporal_transformer."
-        if rest.endswith("pos_embed.pe"):
-            for block in range(2):
-                found[f"{prefix}transformer_blocks.0.attention_blocks.{block}.pos_encoder.pe"] = tensor.clone()
-        else:
-            found[prefix + rest] = tensor
-    return found
-
-
 def plain_config(config):
     """The arguments of the plain UNet for those of the motion UNet."""
     own = {name: value for name, value in config.items() if not name.startswith(("motion_", "use_motion"))}
@@ -94,11 +67,9 @@ def denoiser_of(theirs, config, spec_changes=None):
     weights = theirs.state_dict()
     unet = UNet2DConditionModel(**plain_config(config), attention_head_dim=2)
     unet.load_state_dict({name: tensor for name, tensor in weights.items() if "motion_modules" not in name})
-    tensors = published_names(weights)
-    metadata = {"spec": {"generation": "diffusers", "motion_norm_over_frames": True}}
-    file = TensorFile(Path("theirs.safetensors"), tensors, metadata)
-    motion = motion_tensors(file)
-    module = build(read_spec(motion, metadata, "theirs"), motion, "theirs")
+    file = TensorFile(Path("theirs"), {name: tensor for name, tensor in weights.items() if "motion_modules" in name})
+    motion = read_motion_file(file, "diffusers")
+    module = build(motion.spec, motion.tensors, motion.name)
     return DiffusersDenoiser(base_of(unet), CPU, torch.float32, module)
 
 
@@ -154,10 +125,10 @@ def test_predictions_equal_the_published_code(path):
         attention_head_dim=int(metadata["heads"]),
     )
     unet.load_state_dict(part(tensors, "unet."))
-    motion = motion_tensors(TensorFile(path, part(tensors, "mm.")))
-    spec = read_spec(motion, {}, path.stem)
-    assert spec.base_norms_over_frames == (metadata["inflated_groupnorm"] == "False")
-    ours = DiffusersDenoiser(base_of(unet), CPU, torch.float32, build(spec, motion, path.stem))
+    motion = read_motion_file(TensorFile(path, part(tensors, "mm.")))
+    assert motion.spec.base_norms_over_frames == (metadata["inflated_groupnorm"] == "False")
+    module = build(motion.spec, motion.tensors, motion.name)
+    ours = DiffusersDenoiser(base_of(unet), CPU, torch.float32, module)
     x = tensors["x"][0].transpose(0, 1)
     texts = (TextStates(torch.zeros_like(tensors["ctx"][0]), None), TextStates(tensors["ctx"][0], None))
     timesteps = tensors["t"].flatten()[:1].repeat(2)

@@ -254,10 +254,10 @@ class TestFiles:
         with pytest.raises(IncompatibleModelError, match="adapter made for SDXL"):
             with_domain_adapter(sdxl, adapter)
         foreign = {name.replace("_lora.down", ".lora_A"): tensor for name, tensor in adapter.items()}
-        with pytest.raises(IncompatibleModelError, match="AnimateDiff's own layout"):
+        with pytest.raises(CheckpointError, match="names of one program"):
             with_domain_adapter(base, foreign)
         half = dict(list(adapter.items())[:-1])
-        with pytest.raises(CheckpointError, match="one of its two matrices"):
+        with pytest.raises(CheckpointError, match="should have down"):
             with_domain_adapter(base, half)
         with pytest.raises(CheckpointError, match="expected a motion module, found a MotionLoRA"):
             load_motion_module(files["lora"])

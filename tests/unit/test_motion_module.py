@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from motiongraft.core.dialects import strip_prefixes
 from motiongraft.core.errors import CheckpointError
 from motiongraft.core.tensor_files import TensorFile, read_tensor_file, write_tensor_file
-from motiongraft.motion_modules.keys import fuse_qkv, split_qkv, strip_prefixes
-from motiongraft.motion_modules.load import build, motion_tensors, saved_form
+from motiongraft.motion_modules.keys import fuse_qkv, split_qkv
+from motiongraft.motion_modules.load import build, log_identity, motion_tensors, read_motion_file, saved_form
 from motiongraft.motion_modules.module import MotionModule
-from motiongraft.motion_modules.spec_reader import read_spec
 from motiongraft.tests.helpers.random_modules import random_module, toy_spec
 
 GENERATIONS = ["v1", "v2", "v3", "sdxl-beta"]
@@ -19,6 +19,8 @@ NUM_TENSORS = {"v1": 560, "v2": 588, "v3": 560, "sdxl-beta": 420}
 """Source: tensor counts of the published files, guoyww/AnimateDiff."""
 PUBLISHED_PARAMETERS = {"v1": 417_137_600, "v2": 453_209_280, "v3": 417_137_600, "sdxl-beta": 236_779_200}
 """Source: sizes of the published files less their position tables."""
+PLACE = "up_blocks.1.motion_modules.2.temporal_transformer"
+BLOCK = f"{PLACE}.transformer_blocks.0.attention_blocks"
 
 
 def official(spec, seed=0):
@@ -31,8 +33,9 @@ def as_file(tensors, metadata=None, name="file.safetensors"):
 
 
 def load(file):
-    tensors = motion_tensors(file)
-    return build(read_spec(tensors, file.metadata, file.name), tensors, file.name)
+    motion = read_motion_file(file)
+    log_identity(motion)
+    return build(motion.spec, motion.tensors, file.name)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -90,21 +93,21 @@ def test_whole_unet_of_the_official_trainer_gives_its_motion_module(caplog):
     with caplog.at_level(logging.WARNING):
         found = load(as_file(tensors)).state_dict()
     assert "stores no positions" in caplog.text
-    expected = random_module(toy_spec()).state_dict()
+    expected = random_module(toy_spec("v1")).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize(
-    "extra",
+    ("extra", "words"),
     [
-        {"conv_in.weight": torch.zeros(32, 9, 3, 3), "conv_in.bias": torch.zeros(32)},
-        {"img_encoder.conv_in.weight": torch.zeros(32, 4, 1, 1)},
-        {"encoder_down_conv_blocks.0.x": torch.zeros(1)},
+        ({"img_encoder.conv_in.weight": torch.zeros(32, 4, 1, 1)}, "AnimateLCM-I2V"),
+        ({f"{BLOCK}.0.processor.qkv_merge.weight": torch.zeros(128, 128)}, "CameraCtrl"),
+        ({"fps_embedding.linear.weight": torch.zeros(1)}, "besides a motion module it holds 1 tensors"),
     ],
-    ids=["PIA", "AnimateLCM-I2V", "CameraCtrl"],
+    ids=["AnimateLCM-I2V", "CameraCtrl", "another"],
 )
-def test_designs_with_more_than_a_motion_module_are_refused_not_cut(extra):
-    with pytest.raises(CheckpointError, match=r"besides a motion module it holds"):
+def test_designs_with_more_than_a_motion_module_are_refused_by_name_not_cut(extra, words):
+    with pytest.raises(CheckpointError, match=words):
         load(as_file({**official(toy_spec()), **extra}))
 
 
@@ -160,10 +163,6 @@ def narrow(tensors):
     for name in list(tensors):
         if name.startswith("down_blocks.0.") and name.endswith("temporal_transformer.norm.weight"):
             tensors[name] = torch.ones(20)
-
-
-PLACE = "up_blocks.1.motion_modules.2.temporal_transformer"
-BLOCK = f"{PLACE}.transformer_blocks.0.attention_blocks"
 
 
 def number_layer_a_million(tensors):
@@ -290,7 +289,7 @@ def test_other_kinds_of_file_are_named(names, kind):
         motion_tensors(as_file({name: torch.zeros(1) for name in names}))
 
 
-def test_other_layouts_are_refused_by_name():
-    tensors = {"down_blocks.0.temporal_attentions.0.norm.weight": torch.zeros(1)}
-    with pytest.raises(CheckpointError, match="layout that MotionGraft does not read yet"):
-        motion_tensors(as_file(tensors))
+def test_a_layout_that_nobody_knows_is_refused_with_its_names():
+    tensors = {"down_blocks.0.motion_modules_v9.norm.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"a layout that MotionGraft does not know \(down_blocks"):
+        load(as_file(tensors))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from motiongraft.core.errors import IncompatibleModelError
+from motiongraft.core.errors import CheckpointError, IncompatibleModelError
 from motiongraft.core.file_kinds import DOMAIN_ADAPTER, MOTION_LORA, classify
 from motiongraft.core.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from motiongraft.lora.domain_adapter import DomainAdapter, read_domain_adapter
@@ -87,7 +87,7 @@ class TestMotionLoRA:
         ],
     )
     def test_a_change_without_a_published_name_is_refused(self, target, first_row):
-        with pytest.raises(IncompatibleModelError, match=r"mine: expected changes of q, k, v and out"):
+        with pytest.raises(IncompatibleModelError, match=r"^mine changes .* AnimateDiff's layout has no name"):
             motion_lora_tensors(MotionLoRA("mine", (random_change(target, first_row),)))
 
     def test_two_changes_of_one_weight_are_refused_not_dropped(self):
@@ -175,7 +175,7 @@ class TestDomainAdapter:
         ],
     )
     def test_another_layout_is_refused_and_sent_to_the_node_that_saves_it(self, file, name):
-        with pytest.raises(IncompatibleModelError, match=r"found 1 of 257 .* Save LoRA Weights"):
+        with pytest.raises(IncompatibleModelError, match=r"found .* of 257 with other names .* Save LoRA Weights"):
             domain_adapter_form({**file.tensors, name: torch.zeros(1)})
 
     @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ class TestDomainAdapter:
     )
     def test_matrices_that_do_not_pair_up_are_named(self, file, down, words):
         tensors = {**file.tensors, f"{STEM}_lora.down.weight": down}
-        with pytest.raises(IncompatibleModelError, match=rf"^1 of 128 changes .*attn1\.processor\.to_q has .*{words}"):
+        with pytest.raises(CheckpointError, match=rf"attn1\.to_q should have down .*{words}"):
             domain_adapter_form({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
     def test_nothing_at_all_is_no_adapter(self):

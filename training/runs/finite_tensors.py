@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...core.errors import RunError, shown
+from ...core.finite import is_finite
 from ...core.tensor_files import write_tensor_file
 from .durable_files import flush_file
 
@@ -18,18 +18,13 @@ def write_finite_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Ma
     Raises: RunError naming the first tensor that holds NaN or infinity, before anything is written; OSError.
     """
     for name, tensor in tensors.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise RunError(
                 f"{shown(name)} of the {place} holds NaN or infinity, and such a file is never written. "
                 "Go on from the last checkpoint, with a lower learning rate or in bf16."
             )
     write_tensor_file(path, _separated(tensors), metadata)
     flush_file(path)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    is_narrow = tensor.is_floating_point() and tensor.element_size() == 1
-    return bool(torch.isfinite(tensor.float() if is_narrow else tensor).all())  # 8-bit floats have no isfinite
 
 
 def _separated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

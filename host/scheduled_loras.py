@@ -1,0 +1,103 @@
+"""MotionLoRAs whose strength depends on the step: they run beside the layers that they change, and patch nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import IncompatibleModelError
+from ..core.protocols import LinearRunner, run_plainly
+from ..lora.low_rank import LowRank
+from ..sampling.percent_schedule import PercentSchedule
+from .motion_modules import LoadedMotionModule, ScheduledLoRA
+
+BISECTIONS = 20
+"""Of the sampling's length, to find where a noise level lies: to a millionth."""
+
+
+class ScheduledChange(nn.Module):
+    """The two thin layers of one change, where it starts in the layer's output, and how strong it is."""
+
+    def __init__(self, change: LowRank, strength: float, schedule: PercentSchedule):
+        super().__init__()
+        self.layer = change.target.removesuffix(".weight")
+        self.first = change.first_row or 0
+        self.schedule = schedule
+        self.strength = strength * (1.0 if change.alpha is None else change.alpha / change.rank)
+        operations: Any = comfy.ops.manual_cast
+        self.down = operations.Linear(change.down.shape[1], change.rank, bias=False, dtype=change.down.dtype)
+        self.up = operations.Linear(change.rank, change.num_rows, bias=False, dtype=change.up.dtype)
+        self.load_state_dict({"down.weight": change.down.clone(), "up.weight": change.up.clone()})
+
+    def add_to(self, output: Tensor, x: Tensor, factor: float) -> None:
+        """Add the change at a factor to what the layer gave. Shapes: output `… o`, x `… i`"""
+        rows = output[..., self.first : self.first + self.up.out_features]
+        rows.add_(self.up(self.down(x)), alpha=self.strength * factor)
+
+
+@dataclass(frozen=True)
+class ScheduledRunner:
+    """Runs the linear layers of a motion module with the changes of one step added."""
+
+    changes: dict[int, list[tuple[ScheduledChange, float]]]
+    """By the identity of the layer that they are of, each with its factor at this step."""
+
+    def __call__(self, layer: nn.Module, x: Tensor, /) -> Tensor:
+        """What the layer gives, changed. Shapes: `… i` -> `… o`"""
+        output = layer(x)
+        for change, factor in self.changes.get(id(layer), ()):
+            change.add_to(output, x, factor)
+        return output
+
+
+def scheduled_patchers(motion: LoadedMotionModule) -> Iterator[Any]:
+    """The scheduled changes of a motion module as a model that ComfyUI loads and offloads; none if there are none."""
+    if not motion.scheduled:
+        return
+    with torch.inference_mode(False):
+        changes = nn.ModuleList(each for lora in motion.scheduled for each in _changes(lora))
+    changes.requires_grad_(False).eval()
+    comfy.model_management.archive_model_dtypes(changes)
+    yield comfy.model_patcher.CoreModelPatcher(
+        changes,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def scheduled_runner(module: nn.Module, changes: Any, sampling: Any, sigma: Tensor) -> LinearRunner:
+    """How the module's layers run at a noise level; plainly where every change is at zero."""
+    percent = percent_of(sampling, float(sigma.max()))
+    found: dict[int, list[tuple[ScheduledChange, float]]] = {}
+    for change in changes:
+        factor = change.schedule.at(percent)
+        if factor * change.strength:
+            found.setdefault(id(module.get_submodule(change.layer)), []).append((change, factor))
+    return ScheduledRunner(found) if found else run_plainly
+
+
+def percent_of(sampling: Any, sigma: float) -> float:
+    """The share of the sampling at which ComfyUI's schedule has this noise level, 0 at the beginning."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(sampling.percent_to_sigma(middle)) > sigma else (low, middle)
+    return round((low + high) / 2, 5)
+
+
+def check_no_schedule(motion: LoadedMotionModule) -> None:
+    """Raises: IncompatibleModelError if a change is scheduled, and so cannot become part of the weights."""
+    if motion.scheduled:
+        raise IncompatibleModelError(
+            f"{motion.scheduled[0].name} has a schedule, and weights are the same at every step. "
+            "Leave its schedule empty here, or take it out."
+        )
+
+
+def _changes(lora: ScheduledLoRA) -> Iterator[ScheduledChange]:
+    return (ScheduledChange(change, strength, lora.schedule) for change, strength in lora.changes)
