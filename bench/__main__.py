@@ -1,4 +1,4 @@
-"""The command line: `python bench`, `python bench training`, `python bench large-set`. Options: `--help`."""
+"""The command line: `python bench`, or with `training`, `large-set` or `files` behind it. Options: `--help`."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = "motiongraft"
-OTHERS = {"training": "training.command", "large-set": "large_sets"}
+OTHERS = {"training": "training.command", "large-set": "large_sets", "files": "files"}
 """What is measured instead of sampling steps where the first argument asks for it, by module."""
 
 

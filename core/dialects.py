@@ -16,6 +16,8 @@ Source: `module.` is DistributedDataParallel's, guoyww/AnimateDiff train.py; `un
 `base_model.model.` is of the library PEFT.
 """
 POSITION_TABLE = ".pos_encoder.pe"
+NUMBER = "[0-9]{1,9}"
+"""A number in a name that is counted with. What is longer numbers nothing, and Python does not read 4,301 digits."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class Dialect:
     """Both attentions of a transformer have one position table, where AnimateDiff stores one for each."""
 
 
+_ALL_PREFIXES = re.compile(f"(?:{'|'.join(map(re.escape, PREFIXES))})*")
+
+
 def strip_prefixes(name: str) -> str:
-    """The name without what a trainer put in front of it."""
-    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
-        name = name[len(prefix) :]
-    return name
+    """The name without what trainers put in front of it, however often."""
+    return _ALL_PREFIXES.sub("", name, count=1)
 
 
 def _unchanged(name: str) -> str:
@@ -61,7 +64,7 @@ def _to_hotshotxl(name: str) -> str:
 
 def _from_diffusers(name: str) -> str:
     name = _DIFFUSERS_LAYER.sub(r".motion_modules.\1.temporal_transformer.", name)
-    name = re.sub(r"\.attn(\d+)\.", lambda found: f".attention_blocks.{int(found[1]) - 1}.", name)
+    name = re.sub(rf"\.attn({NUMBER})\.", lambda found: f".attention_blocks.{int(found[1]) - 1}.", name)
     name = re.sub(r"\.norm([12])\.", lambda found: f".norms.{int(found[1]) - 1}.", name)
     return name.replace(".norm3.", ".ff_norm.").replace(".pos_embed.pe", f".attention_blocks.0{POSITION_TABLE}")
 
@@ -69,8 +72,8 @@ def _from_diffusers(name: str) -> str:
 def _to_diffusers(name: str) -> str:
     name = _OFFICIAL_LAYER.sub(r".motion_modules.\1.", name)
     name = re.sub(r"\.attention_blocks\.\d+\.pos_encoder\.pe$", ".pos_embed.pe", name)
-    name = re.sub(r"\.attention_blocks\.(\d+)\.", lambda found: f".attn{int(found[1]) + 1}.", name)
-    name = re.sub(r"\.norms\.(\d+)\.", lambda found: f".norm{int(found[1]) + 1}.", name)
+    name = re.sub(rf"\.attention_blocks\.({NUMBER})\.", lambda found: f".attn{int(found[1]) + 1}.", name)
+    name = re.sub(rf"\.norms\.({NUMBER})\.", lambda found: f".norm{int(found[1]) + 1}.", name)
     return name.replace(".ff_norm.", ".norm3.")
 
 

@@ -13,8 +13,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..motion_modules.mixed_precision import CastMotion
 from ..motion_modules.module import MotionModule
-from ..motion_modules.spec import Address
 from ..training.batches import stacked_states
 from ..training.denoiser import Conditioning
 from .splice import PATCH, STATE, LayerHandler, MotionCall, OutputNorm, Splice
@@ -22,7 +22,6 @@ from .training_base import TrainingBase, prediction_of
 from .unet import find_places, last_place, unet_of
 
 KEY = f"{STATE}.training"
-HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 class ComfyDenoiser:
@@ -94,20 +93,6 @@ class ComfyDenoiser:
             classes = (SpatialTransformer, ResBlock)
             handlers[:0] = [(layer_class, RecomputedLayer(dict(handlers).get(layer_class))) for layer_class in classes]
         return options
-
-
-@dataclass(frozen=True)
-class CastMotion:
-    """The motion module in float32 among features of another type, as mixed precision wants it."""
-
-    module: MotionModule
-
-    def __call__(self, x: Tensor, address: Address, num_frames: int) -> Tensor:
-        # Contiguous: on a CPU, the backward pass of a norm whose input is channels-last and needs no gradient crashes
-        # (torch 2.11), and so is the first site behind a frozen base.
-        x = x.contiguous()
-        with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in HALF_TYPES):
-            return self.module(x, address, num_frames).to(x.dtype)
 
 
 @dataclass(frozen=True)

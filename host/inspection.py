@@ -12,11 +12,11 @@ import folder_paths
 from ..core.errors import CheckpointError, MotionError, some
 from ..core.file_kinds import DOMAIN_ADAPTER, LORA, MOTION_LORA, MOTION_MODULE, FileKind, classify
 from ..core.tensor_files import TensorFile, read_tensor_file
+from ..core.training_record import describe_training
 from ..lora.domain_adapter import read_adapter_changes
 from ..lora.low_rank import base_of
 from ..lora.motion_lora import MotionLoRA, fit, read_motion_lora
 from ..lora.report import describe_domain_adapter, describe_motion_lora
-from ..lora.saved_forms import TRAINING
 from ..motion_modules.load import MotionFile, read_motion_file
 from ..motion_modules.report import describe_motion_module
 from .folders import LORAS, MOTION_LORAS, MOTION_MODULES, file_stamp, find_file
@@ -59,7 +59,7 @@ def inspect_motion_file(listed: str) -> str:
     facts = [
         f"{file.name}: {kind.description}",
         *_DESCRIPTIONS.get(kind, _nothing)(file),
-        *_training(file),
+        *describe_training(file.metadata),
         kind.remedy,
         *_fitting(kind, _without_values(file)),
     ]
@@ -68,13 +68,6 @@ def inspect_motion_file(listed: str) -> str:
 
 def _nothing(_: TensorFile) -> Iterator[str]:
     return iter(())
-
-
-def _training(file: TensorFile) -> Iterator[str]:
-    said = file.metadata.get(TRAINING)
-    if isinstance(said, Mapping):
-        shown = [f"{key} {value}" for key, value in said.items() if isinstance(value, str | int | float)]
-        yield f"trained by MotionGraft: {', '.join(shown) or 'the run is not described'}"
 
 
 def _fitting(kind: FileKind, file: TensorFile) -> Iterator[str]:
@@ -90,6 +83,8 @@ def _fitting(kind: FileKind, file: TensorFile) -> Iterator[str]:
         )
     elif kind in ADAPTERS:
         own = _base_of_adapter(file)
+        if own is None:
+            return
         yield _line(
             "motion modules", [name for name, motion in _installed(MOTION_MODULES, _module) if motion.spec.base == own]
         )

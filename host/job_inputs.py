@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class JobInputs:
         has_adapter_in_it = self.adapter is not None and self._published_adapter is None
         return is_plain and not has_adapter_in_it and _holds_unet(self.base.path)
 
-    @property
+    @cached_property
     def _published_adapter(self) -> Mapping[str, Tensor] | None:
         """The adapter in AnimateDiff's layout; one that this layout cannot hold is written as part of the base."""
         try:

@@ -38,22 +38,24 @@ def apply_motion_lora(
     factors.check_names(lora.changes, lora.name)
     _say_what_is_left_out(lora, left_out, motion.name)
     motion = replace(motion, patcher=motion.patcher.clone())
+    if course is not None and course.is_constant:
+        strength, course = strength * course.at(0), None
     if strength == 0:
         return motion
     strengths = [(change, strength * factors.of(change)) for change in changes]
-    said = {"lora": lora.name, "strength": strength, **({"layers": layers} if factors.factors else {})}
-    if course is not None and not course.is_constant:
+    if course is not None:
         scheduled = ScheduledLoRA(lora.name, tuple(strengths), course)
         return replace(motion, scheduled=(*motion.scheduled, scheduled))
-    _add_patches(motion.patcher, strengths, 1.0 if course is None else course.at(0))
+    _add_patches(motion.patcher, strengths)
+    said = {"lora": lora.name, "strength": strength, **({"layers": layers} if factors.factors else {})}
     applied = [*motion.metadata.get(APPLIED, []), said]
     return replace(motion, metadata={**motion.metadata, APPLIED: applied})
 
 
-def _add_patches(patcher: ModelPatcher, strengths: Iterable[tuple[LowRank, float]], factor: float) -> None:
+def _add_patches(patcher: ModelPatcher, strengths: Iterable[tuple[LowRank, float]]) -> None:
     by_strength: dict[float, list[LowRank]] = {}
     for change, strength in strengths:
-        by_strength.setdefault(strength * factor, []).append(change)
+        by_strength.setdefault(strength, []).append(change)
     for strength, changes in by_strength.items():
         if strength:
             patcher.add_patches(weight_patches(changes), strength)

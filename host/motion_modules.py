@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.tensor_files import TensorFile, read_tensor_file
 from ..lora.low_rank import LowRank
@@ -77,17 +77,22 @@ def _patcher_of(file: TensorFile, generation: str, disable_dynamic: bool = False
     log_identity(motion)
     dtype = _best_dtype(motion.tensors)
     module = build(motion.spec, motion.tensors, file.name, comfy.ops.manual_cast, dtype)
+    patcher = patcher_around(module, disable_dynamic)
+    patcher.cached_patcher_init = (create_patcher, (str(file.path), generation))
+    return patcher
+
+
+def patcher_around(module: nn.Module, disable_dynamic: bool) -> comfy.model_patcher.ModelPatcher:
+    """A module of ours as a model of ComfyUI's, frozen."""
     module.requires_grad_(False).eval()
     comfy.model_management.archive_model_dtypes(module)
     # Read at call time: ComfyUI rebinds CoreModelPatcher when it turns dynamic memory on.
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(
+    return patcher_class(
         module,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    patcher.cached_patcher_init = (create_patcher, (str(file.path), generation))
-    return patcher
 
 
 def _best_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:

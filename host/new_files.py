@@ -13,8 +13,9 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
+from ..core.diffusers_folders import CONFIG, DIFFUSERS_STEM, SAFETENSORS
 from ..core.errors import RunError, SettingsError
-from ..core.tensor_files import CONFIG, DIFFUSERS_STEM, SAFETENSORS, write_tensor_file
+from ..core.tensor_files import write_tensor_file
 from .folders import leads_outside
 
 SUFFIX = SAFETENSORS

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ..core.errors import RunError, SettingsError, shown
 from ..core.finite import is_finite
+from ..core.training_record import TRAINING
 from ..lora.motion_lora import MotionLoRA
 from ..lora.saved_forms import LAYOUTS as LORA_LAYOUTS
-from ..lora.saved_forms import TRAINING, domain_adapter_form, motion_lora_form
+from ..lora.saved_forms import domain_adapter_form, motion_lora_form
 from ..motion_modules.keys import POSITION_TABLE, is_image_input, published
 from ..motion_modules.load import saved_form
-from ..motion_modules.written_layouts import check_layout, written_form
+from ..motion_modules.written_layouts import BAKED, DTYPES, check_layout, written_form
 from .folders import LORAS, MOTION_LORAS, MOTION_MODULES
 from .motion_modules import APPLIED, LoadedMotionModule
 from .new_files import check_prefix, write_new_file
@@ -26,9 +27,6 @@ from .scheduled_loras import check_no_schedule
 log = logging.getLogger(__name__)
 
 LAYOUTS = tuple(LORA_LAYOUTS)
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-BAKED = "baked"
-"""The entry of our metadata that lists the MotionLoRAs inside a module's weights."""
 
 
 def save_motion_module(motion: LoadedMotionModule, filename_prefix: str, layout: str, dtype: str) -> Path:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import torch
@@ -14,7 +13,7 @@ from ..core.errors import IncompatibleModelError
 from ..core.protocols import LinearRunner, run_plainly
 from ..lora.low_rank import LowRank
 from ..sampling.percent_schedule import PercentSchedule
-from .motion_modules import LoadedMotionModule, ScheduledLoRA
+from .motion_modules import LoadedMotionModule, ScheduledLoRA, patcher_around
 
 BISECTIONS = 20
 """Of the sampling's length, to find where a noise level lies: to a millionth."""
@@ -32,7 +31,7 @@ class ScheduledChange(nn.Module):
         operations: Any = comfy.ops.manual_cast
         self.down = operations.Linear(change.down.shape[1], change.rank, bias=False, dtype=change.down.dtype)
         self.up = operations.Linear(change.rank, change.num_rows, bias=False, dtype=change.up.dtype)
-        self.load_state_dict({"down.weight": change.down.clone(), "up.weight": change.up.clone()})
+        self.load_state_dict({"down.weight": change.down, "up.weight": change.up})
 
     def add_to(self, output: Tensor, x: Tensor, factor: float) -> None:
         """Add the change at a factor to what the layer gave. Shapes: output `… o`, x `… i`"""
@@ -55,19 +54,20 @@ class ScheduledRunner:
         return output
 
 
-def scheduled_patchers(motion: LoadedMotionModule) -> Iterator[Any]:
+def scheduled_patchers(motion: LoadedMotionModule) -> list[comfy.model_patcher.ModelPatcher]:
     """The scheduled changes of a motion module as a model that ComfyUI loads and offloads; none if there are none."""
-    if not motion.scheduled:
-        return
+    return [create_patcher(motion.scheduled)] if motion.scheduled else []
+
+
+def create_patcher(
+    scheduled: tuple[ScheduledLoRA, ...], disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """A fresh patcher around scheduled changes; ComfyUI calls this again for copies on other devices."""
     with torch.inference_mode(False):
-        changes = nn.ModuleList(each for lora in motion.scheduled for each in _changes(lora))
-    changes.requires_grad_(False).eval()
-    comfy.model_management.archive_model_dtypes(changes)
-    yield comfy.model_patcher.CoreModelPatcher(
-        changes,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
+        changes = nn.ModuleList(each for lora in scheduled for each in _changes(lora))
+    patcher = patcher_around(changes, disable_dynamic)
+    patcher.cached_patcher_init = (create_patcher, (scheduled,))
+    return patcher
 
 
 def scheduled_runner(module: nn.Module, changes: Any, sampling: Any, sigma: Tensor) -> LinearRunner:

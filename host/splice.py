@@ -23,7 +23,7 @@ from ..core.protocols import LinearRunner, run_plainly
 from ..motion_modules.frames import check_whole_clips, norm_over_frames
 from ..motion_modules.spec import Address, MotionModuleSpec
 from ..sampling.clip_length import check_clip_length
-from .image_input import ConditionImage
+from .image_input import IMAGE, ConditionImage, with_image
 from .scheduled_loras import scheduled_runner
 from .unet import Place
 
@@ -83,7 +83,7 @@ class Splice:
         length = getattr(window, "context_length", None)
         check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name)
         if self.image is not None:
-            self.image.check_size(noise)
+            self.image.check_fits(noise)
         return executor(noise, *args, **kwargs)
 
 
@@ -92,12 +92,10 @@ class MotionCall:
     """What one call of the UNet must know for one splice."""
 
     num_frames: int
+    image: Tensor | None = None
+    """What the UNet's input sees beside the latents of this call, cut to the area that it works on."""
     num_leading: int = 0
     """Frames that ComfyUI put in front of the window, which need no position of their own."""
-    window: tuple[int, ...] | None = None
-    """Which frames of the clip these are, None if they are all of them."""
-    total_frames: int | None = None
-    """Of the clip that the window is of."""
     splice: Splice | None = None
     """The splice of the model that runs, None if that model was not inflated."""
     module: Any = None
@@ -121,13 +119,16 @@ def begin_call(
     window = options.get("context_window")
     leading = _leading_frames(window)
     frames = _frame_indices(window, leading, x_in.shape[0])
-    indices = None if frames["sub_idxs"] is None else tuple(frames["sub_idxs"])
     options = {
         **options,
-        STATE: {**options.get(STATE, {}), key: MotionCall(x_in.shape[0], len(leading), indices, frames["full_length"])},
+        STATE: {**options.get(STATE, {}), key: MotionCall(x_in.shape[0], num_leading=len(leading))},
         "ad_params": frames,
         "wrappers": _with_output_norm_innermost(options.get("wrappers", {}), key),
     }
+    splice = model.current_patcher.get_attachment(key)
+    if splice is not None and splice.image is not None:
+        indices = frames["sub_idxs"] or list(range(x_in.shape[0]))
+        conds = with_image(conds, f"{key}{IMAGE}", splice.image.seen_by(indices, frames["full_length"]))
     return executor(model, conds, x_in, timestep, {**model_options, "transformer_options": options})
 
 
@@ -147,6 +148,7 @@ def bind_modules(
     chunks = len(transformer_options.get("cond_or_uncond") or [0])
     call = calls.get(key) or MotionCall(x.shape[0] // chunks)
     check_whole_clips(x.shape[0], call.num_frames)
+    image = kwargs.pop(f"{key}{IMAGE}", None)
     patcher = executor.class_obj.current_patcher
     splice = patcher.get_attachment(key)
     modules = patcher.get_additional_models_with_key(key)
@@ -155,7 +157,7 @@ def bind_modules(
         check_clip_length(own_frames, None, splice.spec.num_positions, 0, splice.name)
         module, *scheduled = (each.model for each in modules)
         run = scheduled_runner(module, scheduled[0], executor.class_obj.model_sampling, t) if scheduled else run_plainly
-        call = replace(call, splice=splice, module=module, run=run)
+        call = replace(call, splice=splice, module=module, run=run, image=image)
     options = {**transformer_options, STATE: {**calls, key: replace(call, is_bound=True, last_features=[])}}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -231,11 +233,9 @@ class ImageInputHandler:
         call = call_of(self.key, options)
         inner = _next_handler(self, layer, options)
         h = inner(layer, x, emb, context, options, *rest) if inner else layer(x)
-        if call.splice is None or call.splice.image is None or options["block"] != INPUT_BLOCK:
+        if call.image is None or options["block"] != INPUT_BLOCK:
             return h
-        frames = list(range(call.num_frames)) if call.window is None else list(call.window)
-        seen = call.splice.image.seen_by(frames, call.total_frames or call.num_frames)
-        return h + call.module.image_input(seen.to(x)).repeat(len(h) // call.num_frames, 1, 1, 1)
+        return h + call.module.image_input(call.image.to(x))
 
 
 def _next_handler(own: object, layer: nn.Module, options: TransformerOptions) -> Any:

@@ -13,6 +13,8 @@ from ..core.tensor_files import TensorFile
 from .factors import LayerChanges, alpha_of_peft, read_layer_changes
 from .layouts import KOHYA, canonical_name, factor_of, find_layout
 
+TEXT_ENCODERS = ("lora_te", "text_encoder")
+"""How the names begin that a LoRA has for text encoders; they are the host's to read."""
 _TEMPORAL = "motion_modules"
 
 
@@ -69,16 +71,24 @@ def read_adapter_changes(adapter: Mapping[str, Tensor], file: str) -> LayerChang
 
 
 def in_kohya_layout(adapter: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The adapter under kohya's names, which every host reads; names that MotionGraft does not know stay."""
-    layout = find_layout(adapter)
+    """The adapter under kohya's names, which every host reads; names that MotionGraft does not know stay.
+
+    Raises: CheckpointError if two of its tensors are one factor.
+    """
+    layout = find_layout([key for key in adapter if not key.startswith(TEXT_ENCODERS)])
     if layout is None:
         return dict(adapter)
-    read = {str(layout.read(key)): tensor for key, tensor in adapter.items() if _TEMPORAL not in key}
+    read = {key: layout.read(key) for key in adapter if _TEMPORAL not in key}
+    renamed: dict[str, Tensor] = {}
+    for key, canonical in read.items():
+        ours = key if canonical is None else str(KOHYA.write(canonical))
+        if ours in renamed:
+            raise CheckpointError(f"{name}: {some([key])} names a factor that it has already. Get the original file.")
+        renamed[ours] = adapter[key]
     alpha = alpha_of_peft(getattr(adapter, "header", {}), name)
-    if alpha is not None:
-        layers = {factor_of(key)[0] for key in read}
-        read |= {canonical_name(layer, "alpha"): torch.tensor(alpha) for layer in layers}
-    return {str(KOHYA.write(key)): tensor for key, tensor in read.items()}
+    for layer in {factor_of(canonical)[0] for canonical in read.values() if canonical} if alpha is not None else ():
+        renamed.setdefault(str(KOHYA.write(canonical_name(layer, "alpha"))), torch.tensor(alpha))
+    return renamed
 
 
 def _changes_base(file: TensorFile) -> bool:

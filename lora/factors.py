@@ -1,19 +1,19 @@
 """From the tensors of a LoRA file to the change of each layer, or to an error that names what does not pair up."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor
 
-from ..core.errors import CheckpointError, some
-from ..core.finite import not_finite
+from ..core.diffusers_folders import PEFT_HEADER
+from ..core.errors import CheckpointError, shown, some
+from ..core.finite import is_computable, not_finite
 from .layouts import Layout, factor_of, layout_of
 from .low_rank import LowRank
 
-PEFT_HEADER = "lora_adapter_metadata"
-"""Where diffusers describes a LoRA in its file. Source: huggingface/diffusers loaders/lora_base.py."""
 _OTHER_DESIGNS = {"dora_scale": "DoRA", ".lora_magnitude_vector": "DoRA", "hada_w": "LoHa", "lokr_w": "LoKr"}
 Factors = dict[str, Tensor]
 
@@ -62,7 +62,7 @@ def _by_layer(tensors: Mapping[str, Tensor], layout: Layout, file: str) -> dict[
         layer, factor = factor_of(cast(str, layout.read(name)))
         if (layer, factor) in sources:
             raise CheckpointError(
-                f"{file}: {some([sources[layer, factor], name])} are two names of one factor of {layer}. "
+                f"{file}: {some([sources[layer, factor], name])} are two names of one factor of {shown(layer)}. "
                 "The file holds two LoRAs or was edited; get the original."
             )
         sources[layer, factor] = name
@@ -72,39 +72,52 @@ def _by_layer(tensors: Mapping[str, Tensor], layout: Layout, file: str) -> dict[
 
 def _change(layer: str, found: Factors, alpha: float | None, file: str) -> LowRank:
     if found.keys() == {"alpha"}:
-        raise CheckpointError(f"{file}: {layer} has an alpha and no factors. The file is damaged; get it again.")
+        raise CheckpointError(f"{file}: {shown(layer)} has an alpha and no factors. The file is damaged; get it again.")
+    is_convolution = _is_convolution(found)
+    if is_convolution:
+        found = {name: tensor.flatten(1) if tensor.ndim == 4 else tensor for name, tensor in found.items()}
     if not _multiply(found):
         shapes = ", ".join(f"{factor} {list(tensor.shape)}" for factor, tensor in found.items())
         raise CheckpointError(
-            f"{file}: {layer} should have down [r, in] and up [out, r], found {shapes}. "
+            f"{file}: {shown(layer)} should have down [r, in] and up [out, r], found {shapes}. "
             "The file is damaged; download it again."
         )
     own = found.get("alpha")
-    return LowRank(layer, found["up"], found["down"], alpha if own is None or own.is_meta else float(own))
+    alpha = alpha if own is None or own.is_meta else float(own)
+    return LowRank(layer, found["up"], found["down"], alpha, is_convolution=is_convolution)
+
+
+def _is_convolution(found: Factors) -> bool:
+    """Whether the factors are convolutions of one pixel, as those of SD 1.5's `proj_in` are."""
+    factors = [found[name] for name in ("up", "down") if name in found]
+    return len(factors) == 2 and all(factor.ndim == 4 and factor.shape[2:] == (1, 1) for factor in factors)
 
 
 def _multiply(found: Factors) -> bool:
     """Whether these are the two matrices of one change, and an alpha if any."""
-    if not {"up", "down"} <= found.keys() or found.get("alpha", found["up"].new_zeros(())).numel() != 1:
+    if not {"up", "down"} <= found.keys() or not ("alpha" not in found or _is_number(found["alpha"])):
         return False
     up, down = found["up"], found["down"]
-    are_matrices = all(
-        factor.ndim == 2 and factor.is_floating_point() and 0 not in factor.shape for factor in (up, down)
-    )
+    are_matrices = all(factor.ndim == 2 and is_computable(factor) and 0 not in factor.shape for factor in (up, down))
     return are_matrices and up.shape[1] == down.shape[0]
 
 
-def alpha_of_peft(header: Mapping[str, str], file: str) -> float | None:
-    """The alpha that diffusers wrote beside the factors, for all layers alike; None if it wrote none.
+def _is_number(tensor: Tensor) -> bool:
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex())
+    return tensor.numel() == 1 and (is_whole or is_computable(tensor))
 
-    Raises: CheckpointError if it describes a LoRA whose factors are scaled otherwise.
+
+def alpha_of_peft(header: Mapping[str, str], file: str) -> float | None:
+    """The alpha that PEFT or diffusers wrote beside the factors, for all layers alike; None if they wrote none.
+
+    Raises: CheckpointError if they describe a LoRA whose factors are scaled otherwise.
     """
     try:
         said: Any = json.loads(header.get(PEFT_HEADER, "{}"))
     except (ValueError, RecursionError):
         said = {}
     entries = cast(dict[str, Any], said) if isinstance(said, dict) else {}
-    settings = {key.rpartition(".")[2]: value for key, value in entries.items()}
+    settings = {key.removeprefix("unet."): value for key, value in entries.items()}
     unusual = [key for key in ("use_dora", "use_rslora", "alpha_pattern") if settings.get(key)]
     if unusual:
         raise CheckpointError(
@@ -112,4 +125,11 @@ def alpha_of_peft(header: Mapping[str, str], file: str) -> float | None:
             "Save it as a LoRA with one alpha for all layers."
         )
     alpha = settings.get("lora_alpha")
-    return float(alpha) if isinstance(alpha, int | float) else None
+    if not isinstance(alpha, int | float):
+        return None
+    if not abs(alpha) <= sys.float_info.max:
+        raise CheckpointError(
+            f"{file}: expected a finite lora_alpha in its {PEFT_HEADER}, found {shown(str(alpha))}. "
+            "Every frame would be noise; get the file again."
+        )
+    return float(alpha)

@@ -24,7 +24,7 @@ _WORDS = re.compile(
     r"|attention_blocks|attn\d+|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|\d+)(?=_|$)"
 )
 """The words that kohya's names are made of, which have underscores in them and between them."""
-_BLOCK = re.compile(r"^(?:down_blocks|up_blocks|mid_block)\.")
+_BLOCK = re.compile(r"^(?:down_blocks|up_blocks|mid_block)\.\S")
 _PEFT_FACTORS = {"A": "down", "B": "up"}
 
 
@@ -61,11 +61,17 @@ def official_layer(layer: str) -> str:
     return f"{layer}.0" if layer.endswith(".to_out") else layer
 
 
+def _canonical_of(layer: str, factor: str) -> str | None:
+    """The canonical name of a factor, from its layer's name in any dialect; None if that is in no block of a UNet."""
+    official = official_layer(layer)
+    return canonical_name(official, factor) if _BLOCK.match(official) else None
+
+
 def _read_processor(name: str, is_ours: Callable[[str], bool]) -> str | None:
     found = _PROCESSOR.match(name)
     if found is None or not is_ours(name):
         return None
-    return canonical_name(official_layer(f"{found['parent']}.{found['leaf']}"), found["factor"])
+    return _canonical_of(f"{found['parent']}.{found['leaf']}", found["factor"])
 
 
 def _is_temporal_of_diffusers(name: str) -> bool:
@@ -99,7 +105,7 @@ def _read_old_diffusers(name: str) -> str | None:
     read = _read_processor(name, lambda name: True)
     found = _LINEAR_LAYER.match(name)
     if found is not None:
-        return canonical_name(official_layer(found["layer"]), found["factor"])
+        return _canonical_of(found["layer"], found["factor"])
     return read if read and (name.startswith("unet.") or _is_temporal_of_diffusers(name)) else None
 
 
@@ -110,7 +116,7 @@ def _write_old_diffusers(canonical: str) -> str | None:
 
 def _read_peft(name: str) -> str | None:
     found = _PEFT.match(name)
-    return found and canonical_name(official_layer(found["layer"]), _PEFT_FACTORS[found["factor"]])
+    return found and _canonical_of(found["layer"], _PEFT_FACTORS[found["factor"]])
 
 
 def _write_peft(canonical: str) -> str | None:
@@ -126,9 +132,7 @@ def _read_kohya(name: str) -> str | None:
         dotted = ".".join(words)
         return official_layer(dotted) + found["rest"] if dotted.replace(".", "_") == found["layer"] else None
     found = _CANONICAL.match(name)
-    if found is None or not _BLOCK.match(layer := official_layer(found["layer"])):
-        return None
-    return canonical_name(layer, found["factor"] or found["alpha"])
+    return found and _canonical_of(found["layer"], found["factor"] or found["alpha"])
 
 
 def _write_kohya(canonical: str) -> str:

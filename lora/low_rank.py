@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+_BLOCK = re.compile(r"^(?:down_blocks|mid_block|up_blocks)\.")
 _FOURTH_LEVEL = re.compile(r"^(?:down|up)_blocks\.3\.")
 
 
@@ -24,6 +25,8 @@ class LowRank:
     alpha: float | None = None
     first_row: int | None = None
     """Where the change starts in a fused weight; None if it covers the whole weight."""
+    is_convolution: bool = False
+    """The weight is a convolution of one pixel, `out in 1 1`, and so are the factors in a file."""
 
     @property
     def rank(self) -> int:
@@ -34,6 +37,12 @@ class LowRank:
         return self.up.shape[0]
 
 
-def base_of(layers: Iterable[str]) -> str:
-    """The family of base models whose UNet has layers of these names: only SD 1.5's has a fourth level."""
+def base_of(layers: Iterable[str]) -> str | None:
+    """The family of base models whose UNet has layers of these names: only SD 1.5's has a fourth level.
+
+    None if a name is of something else than blocks of such a UNet.
+    """
+    layers = list(layers)
+    if not layers or not all(_BLOCK.match(layer) for layer in layers):
+        return None
     return "SD 1.5" if any(_FOURTH_LEVEL.match(layer) for layer in layers) else "SDXL"

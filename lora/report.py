@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from ..core.tensor_files import TensorFile
-from .domain_adapter import in_kohya_layout, read_adapter_changes, read_domain_adapter
+from .domain_adapter import read_adapter_changes, read_domain_adapter
 from .layouts import find_layout
 from .low_rank import LowRank, base_of
 from .motion_lora import layer_of, read_motion_lora
@@ -28,17 +28,13 @@ def describe_domain_adapter(file: TensorFile) -> Iterator[str]:
     """What there is to say about a LoRA of the base model. Raises: CheckpointError if the file is damaged."""
     adapter = read_domain_adapter(file)
     layout = find_layout(adapter)
-    if layout is None or not _are_matrices(file):
-        yield f"{len(in_kohya_layout(adapter, file.name))} tensors in a layout that is left to ComfyUI"
+    if layout is None:
+        yield f"{len(adapter)} tensors in a layout that is left to ComfyUI"
         return
     changes = read_adapter_changes(adapter, file.name).changes
     yield f"for {base_of(changes)}"
     yield f"rank {_ranks(changes.values())}, {len(changes)} changes of the base model"
     yield f"layout {layout.name}"
-
-
-def _are_matrices(file: TensorFile) -> bool:
-    return all(tensor.ndim in (0, 2) for tensor in file.tensors.values())
 
 
 def _ranks(changes: Iterable[LowRank]) -> str:

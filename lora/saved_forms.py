@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..core.errors import IncompatibleModelError, some
 from ..core.file_kinds import DOMAIN_ADAPTER, MOTION_LORA, FileKind
+from ..core.training_record import TRAINING
 from .domain_adapter import read_adapter_changes
 from .layouts import ANIMATEDIFF, PEFT, Layout, canonical_name, find_layout
 from .low_rank import LowRank, base_of
@@ -15,8 +16,6 @@ from .motion_lora import MotionLoRA, layer_of
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (ANIMATEDIFF, PEFT)}
 """The layouts that files are written in, by name."""
 BASES = ("SD 1.5", "SDXL")
-TRAINING = "training"
-"""The entry of our metadata in which a training run describes itself; it travels with the weights."""
 _NO_LAYERS = (".to_qkv", ".bias", "]")
 """Ends of names of what is no whole layer of a file."""
 Form = tuple[dict[str, Tensor], dict[str, Any]]
@@ -91,7 +90,8 @@ def _written(changes: Iterable[tuple[str, LowRank]], layout: Layout, name: str) 
             raise IncompatibleModelError(
                 f"{layer} is changed twice, and a file holds one change of each weight. Save the LoRAs one by one."
             )
-        tensors |= {down: change.down, up: _scaled_up(change)}
+        factors = {down: change.down, up: _scaled_up(change)}
+        tensors |= {key: each[..., None, None] for key, each in factors.items()} if change.is_convolution else factors
     return tensors
 
 
@@ -117,7 +117,7 @@ def _metadata(kind: FileKind, changes: Iterable[LowRank], said: Mapping[str, Any
     base = said.get("base")
     described = {
         "kind": kind.name,
-        "base": base if base in BASES else base_of(change.target for change in changes),
+        "base": base if base in BASES else base_of(change.target for change in changes) or "unknown",
         "rank": max((change.rank for change in changes), default=0),
     }
     return {**described, TRAINING: said[TRAINING]} if TRAINING in said else described

@@ -117,7 +117,8 @@ def _classify_sdxl(traits: Traits) -> Classification:
 
 def _classify_with_middle(traits: Traits) -> Classification:
     if "lcm" in traits.file_name.lower():
-        return Classification("animatelcm", f"it has a middle block, {_length(traits)}, and LCM in its name")
+        doubt = "" if traits.num_positions is None else "AnimateLCM itself was published without positions."
+        return Classification("animatelcm", f"it has a middle block, {_length(traits)}, and LCM in its name", doubt)
     if traits.is_whole_unet:
         return Classification("v2", _TRAINER.format("a middle block"), _OTHER_NORMS)
     if traits.num_positions is not None:

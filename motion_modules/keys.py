@@ -9,9 +9,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..core.dialects import NUMBER
 from ..core.dialects import POSITION_TABLE as POSITION_TABLE
 
-ADDRESS = re.compile(r"^(?:(down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.")
+ADDRESS = re.compile(
+    rf"^(?:(down_blocks|up_blocks)\.({NUMBER})|mid_block)\.motion_modules\.({NUMBER})\.temporal_transformer\."
+)
 PARTS = ("q", "k", "v")
 _PART = re.compile(r"\.to_([qkv])\.weight$")
 _FUSED = ".to_qkv.weight"

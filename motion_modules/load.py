@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.dialects import Dialect, dialect_of, official_names
 from ..core.errors import CheckpointError, shown, some
 from ..core.file_kinds import MOTION_MODULE, classify
-from ..core.finite import not_finite
+from ..core.finite import is_computable, not_finite
 from ..core.protocols import Operations
 from ..core.tensor_files import TensorFile
 from .generations import AUTO, Classification
@@ -29,7 +29,7 @@ from .keys import (
 from .module import MotionModule
 from .positions import sinusoidal_positions
 from .spec import MotionModuleSpec
-from .spec_reader import read_spec
+from .spec_reader import MAX_POSITIONS, read_spec
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ def read_motion_file(file: TensorFile, generation: str = AUTO) -> MotionFile:
     generation.
     """
     dialect, renamed = _official(file)
-    others = [name for name in renamed if not ADDRESS.match(name) and name not in (INPUT_WEIGHT, INPUT_BIAS)]
+    others = {name for name in renamed if not ADDRESS.match(name) and name not in (INPUT_WEIGHT, INPUT_BIAS)}
     is_whole = _BASE_LAYER in renamed and INPUT_WEIGHT in renamed
     if others and not is_whole:
         raise CheckpointError(
             f"{file.name}: besides a motion module it holds {len(others)} tensors of another design "
             f"({some(sorted(others)[:2])}). MotionGraft does not read this one; choose a plain motion module."
         )
-    motion = {name: tensor for name, tensor in renamed.items() if name not in set(others)}
+    motion = {name: tensor for name, tensor in renamed.items() if name not in others}
     if is_whole and motion[INPUT_WEIGHT].shape[1:2] == (LATENT_CHANNELS,):
         del motion[INPUT_WEIGHT]
         motion.pop(INPUT_BIAS, None)
@@ -118,11 +118,11 @@ def _with_own_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _widened(tensor: Tensor) -> Tensor:
     """8-bit floats as fp16, which holds every one of them exactly and can be computed with."""
-    return tensor.to(torch.float16) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    return tensor.to(torch.float16) if is_computable(tensor) and tensor.element_size() == 1 else tensor
 
 
 def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Raises: CheckpointError unless every tensor is of floats, in the number of dimensions that its name asks for."""
+    """Raises: CheckpointError unless every tensor holds floats, in the number of dimensions that its name asks for."""
     if INPUT_WEIGHT in tensors and INPUT_BIAS not in tensors:
         raise CheckpointError(f"{name}: 1 tensors are missing ({INPUT_BIAS}). Get the whole file.")
     if INPUT_WEIGHT in tensors and tensors[INPUT_WEIGHT].shape[1:2] != (LATENT_CHANNELS + IMAGE_CHANNELS,):
@@ -131,7 +131,7 @@ def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
             f"{LATENT_CHANNELS + IMAGE_CHANNELS} input channels, as PIA has. Choose another motion module."
         )
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point() or tensor.ndim != _dimensions(key):
+        if not is_computable(tensor) or tensor.ndim != _dimensions(key) or 0 in tensor.shape:
             raise CheckpointError(
                 f"{name}: expected floating-point weights in AnimateDiff's shapes, found {shown(key)} of type "
                 f"{str(tensor.dtype).removeprefix('torch.')} and shape {list(tensor.shape)}. "
@@ -156,9 +156,9 @@ def build(
 
     Raises: CheckpointError if a tensor is missing, left over, of another shape, or not finite.
     """
-    check_tensors(spec, tensors, name)
     with torch.device("meta"):
         module = MotionModule(spec, operations)
+    _check_tensors(module.state_dict(), tensors, name)
     weights = {
         key: tensor if key.endswith(POSITION_TABLE) else tensor.to(dtype or tensor.dtype)
         for key, tensor in tensors.items()
@@ -171,7 +171,11 @@ def check_tensors(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: s
     """Raises: CheckpointError unless the tensors are exactly those of the spec, and all finite."""
     with torch.device("meta"):
         expected = MotionModule(spec).state_dict()
-    missing = [key for key in expected if key not in tensors and not key.endswith(POSITION_TABLE)]
+    _check_tensors(expected, tensors, name)
+
+
+def _check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str) -> None:
+    missing = [key for key, made in expected.items() if key not in tensors and not _is_made(key, made)]
     left_over = [key for key in tensors if key not in expected]
     if missing or left_over:
         raise CheckpointError(_unmatched(name, missing, left_over))
@@ -189,6 +193,11 @@ def check_tensors(spec: MotionModuleSpec, tensors: Mapping[str, Tensor], name: s
             f"{name}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, first {broken[0]}. "
             "Every frame would be noise; get the file again, or use an earlier checkpoint of the training run."
         )
+
+
+def _is_made(name: str, expected: Tensor) -> bool:
+    """Whether a tensor is made where the file stores none. A table of any length would be made on the word of one."""
+    return name.endswith(POSITION_TABLE) and expected.shape[1] <= MAX_POSITIONS
 
 
 def with_positions(spec: MotionModuleSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,13 +17,15 @@ _MUST_BE_EQUAL = (
 
 
 def merge(modules: Sequence[tuple[MotionFile, float]]) -> MotionFile:
-    """The weighted sum of modules of one design, in float32; positions, schedule and name are the first one's.
+    """The weighted sum of modules of one design, taken in float64 and kept in float32.
+
+    Positions, schedule and name are the first one's.
 
     Raises: IncompatibleModelError if they have other widths, blocks or norms.
     """
     first = modules[0][0]
     for other, _ in modules[1:]:
-        _check_alike(first, other)
+        check_alike(first, other, "merged")
     tensors = {
         name: tensor if name.endswith(POSITION_TABLE) else _sum(name, modules) for name, tensor in first.tensors.items()
     }
@@ -37,18 +39,19 @@ def _sum(name: str, modules: Sequence[tuple[MotionFile, float]]) -> Tensor:
     return total.float()
 
 
-def _check_alike(first: MotionFile, other: MotionFile) -> None:
+def check_alike(first: MotionFile, other: MotionFile, verb: str) -> None:
+    """Raises: IncompatibleModelError unless two modules have the same weights, used in the same way."""
     for field in _MUST_BE_EQUAL:
         ours, theirs = getattr(first.spec, field), getattr(other.spec, field)
         if ours != theirs:
             raise IncompatibleModelError(
-                f"{first.name} and {other.name} cannot be merged: {field.replace('_', ' ')} is {ours} in the first and "
+                f"{first.name} and {other.name} cannot be {verb}: {field.replace('_', ' ')} is {ours} in the first and "
                 f"{theirs} in the second. Choose modules of one generation."
             )
     strangers = first.tensors.keys() ^ other.tensors.keys()
     strangers = {name for name in strangers if not name.endswith(POSITION_TABLE)}
     if strangers:
         raise IncompatibleModelError(
-            f"{first.name} and {other.name} cannot be merged: only one of them has {min(strangers)}. "
+            f"{first.name} and {other.name} cannot be {verb}: only one of them has {min(strangers)}. "
             "Choose modules of one generation."
         )

@@ -1,6 +1,7 @@
 """What a motion module is: MotionGraft's metadata first, then diffusers' configuration, then what its tensors show."""
 
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
@@ -8,8 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..core.dialects import Dialect
-from ..core.errors import CheckpointError, SettingsError, some
+from ..core.dialects import NUMBER, Dialect
+from ..core.errors import CheckpointError, SettingsError, shown, some
 from ..core.tensor_files import TensorFile
 from .generations import AUTO, GENERATIONS, Classification, Generation, Traits, classify
 from .keys import ADDRESS, IMAGE_WEIGHT, POSITION_TABLE
@@ -19,7 +20,7 @@ from .transformer import NUM_GROUPS
 MAX_WORD = 40
 """Characters in a name that our metadata holds, such as a generation or a schedule."""
 _WIDTH = ".temporal_transformer.norm.weight"
-_BLOCK = re.compile(r"\.attention_blocks\.(\d+)\.")
+_BLOCK = re.compile(rf"\.attention_blocks\.({NUMBER})\.")
 _OF_GENERATION = ("base_norms_over_frames", "motion_norm_over_frames", "beta_schedule", "trained_frames")
 
 
@@ -46,6 +47,7 @@ def read_spec(
     shape["num_positions"] = length or _assumed_positions(file, known)
     known["trained_frames"] = min(known["trained_frames"], shape["num_positions"])
     spec = MotionModuleSpec(**{**known, **shape})
+    _check_number(spec, len(tensors), file.name)
     _check_widths(spec, file.name)
     return spec, classification
 
@@ -54,10 +56,11 @@ def _known(file: TensorFile, traits: Traits, chosen: str) -> tuple[dict[str, Any
     """What the tensors do not say: chosen by hand, else of our metadata, else of the family that the file shows."""
     saved = file.metadata.get("spec")
     heads = _configured_heads(file)
+    known = {} if saved is None else _saved(saved, traits, file.name)
     if chosen != AUTO:
-        return {**heads, **_chosen(chosen, traits, file.name)}, Classification(chosen, "it was chosen by hand")
-    if saved is not None:
-        known = _saved(saved, traits, file.name)
+        kept = {name: known[name] for name in ("num_heads", "trained_frames") if name in known}
+        return {**heads, **_chosen(chosen, traits, file.name), **kept}, Classification(chosen, "it was chosen by hand")
+    if known:
         return known, Classification(known["generation"], "its MotionGraft metadata says so")
     found = classify(traits)
     return {**heads, **_of_generation(GENERATIONS[found.generation])}, found
@@ -100,16 +103,25 @@ def _configured_heads(file: TensorFile) -> dict[str, Any]:
 
     Raises: CheckpointError if the configuration is of a design that cannot be run.
     """
-    heads = file.config.get("motion_num_attention_heads")
+    heads = _one_number(file.config.get("motion_num_attention_heads"))
     if heads is None:
         return {}
     groups = file.config.get("motion_norm_num_groups", NUM_GROUPS)
     if type(heads) is not int or heads < 1 or groups != NUM_GROUPS:
         raise CheckpointError(
-            f"{file.name}: its config.json has motion_num_attention_heads {heads!r} and motion_norm_num_groups "
-            f"{groups!r}; expected one number of heads and {NUM_GROUPS} groups. Choose another motion module."
+            f"{file.name}: its config.json has motion_num_attention_heads {reprlib.repr(heads)} and "
+            f"motion_norm_num_groups {reprlib.repr(groups)}; expected one number of heads and {NUM_GROUPS} groups. "
+            "Choose another motion module."
         )
     return {"num_heads": heads}
+
+
+def _one_number(configured: object) -> object:
+    """diffusers takes one number for all levels, or one for each; if these agree, they are one."""
+    numbers = cast(list[object], configured) if isinstance(configured, list) else [configured]
+    # Anything but numbers is not compared: a file can hold lists in lists, too deep for Python.
+    agree = len(numbers) == 1 or all(type(number) is int and number == numbers[0] for number in numbers)
+    return numbers[0] if numbers and agree else numbers
 
 
 def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
@@ -163,10 +175,23 @@ def _saved(saved: object, traits: Traits, name: str) -> dict[str, Any]:
     return {"trained_frames": MotionModuleSpec.trained_frames, **known}
 
 
+def _check_number(spec: MotionModuleSpec, num_tensors: int, name: str) -> None:
+    """Raises: CheckpointError if so many attentions cannot be in the file; to look for each might never end."""
+    levels = len(spec.down_channels), len(spec.up_channels)
+    places = levels[0] * spec.layers_per_block + levels[1] * (spec.layers_per_block + 1)
+    if places * spec.num_attention_blocks > num_tensors:
+        raise CheckpointError(
+            f"{name}: not a whole motion module: by its numbers expected {places} temporal transformers of "
+            f"{spec.num_attention_blocks} attentions each, found {num_tensors} tensors. Get the file again, or choose "
+            "another."
+        )
+
+
 def _check_widths(spec: MotionModuleSpec, name: str) -> None:
     for address, channels in spec.sites():
         if spec.num_heads < 1 or channels % NUM_GROUPS or channels % spec.num_heads:
             raise CheckpointError(
                 f"{name}: {address.prefix} is {channels} wide; expected a multiple of {NUM_GROUPS} groups and of "
-                f"{spec.num_heads} heads. The file is damaged or not a motion module of AnimateDiff's design."
+                f"{shown(str(spec.num_heads))} heads. The file is damaged or not a motion module of AnimateDiff's "
+                "design."
             )

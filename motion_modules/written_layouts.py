@@ -15,6 +15,10 @@ from .transformer import NUM_GROUPS
 
 LAYOUTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (ANIMATEDIFF, DIFFUSERS, HOTSHOTXL)}
 """The layouts that motion modules are written in, by name."""
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""The types that weights are written in, by name."""
+BAKED = "baked"
+"""The entry of our metadata that lists the MotionLoRAs inside a module's weights."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,6 @@ class WrittenForm:
 
     tensors: dict[str, Tensor]
     config: dict[str, Any] = field(default_factory=lambda: {})
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether a folder is written instead of a file."""
-        return bool(self.config)
 
 
 def check_layout(layout: str, spec: MotionModuleSpec) -> None:

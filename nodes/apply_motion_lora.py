@@ -54,8 +54,9 @@ class ApplyMotionLoRA(io.ComfyNode):
                     "schedule",
                     default="",
                     optional=True,
-                    tooltip="A factor of strength that changes while sampling, by share of the sampling, such as "
-                    "`0: 1, 0.5: 0.2`, with straight lines between. Empty: 1 all along.",
+                    tooltip="A factor of strength that changes while sampling, such as `0: 1, 0.5: 0.2`, with straight "
+                    "lines between. Shares are those of ComfyUI's start_percent: 0 is the highest noise, 1 none. "
+                    "Empty: 1.",
                 ),
             ],
             outputs=[MotionModuleSocket.Output(display_name="motion_module", tooltip="Goes to InflateModel.")],

@@ -35,7 +35,7 @@ LOOP = "loop"
 
 
 def affinities(preset: str, num_frames: int, image_frame: int) -> list[float]:
-    """The affinity of every frame of a clip. A loop is stretched to the clip, so that its end meets its beginning.
+    """The affinity of every frame of a clip. A loop is stretched to it; with the image at frame 0, its ends meet.
 
     Raises: SettingsError for an unknown preset, or an image outside the clip.
     Source: open-mmlab/PIA animatediff/utils/util.py, `prepare_mask_coef_by_statistics`, which is for 16 frames.

@@ -13,7 +13,11 @@ _POINT = re.compile(r"^\s*(?P<percent>[^:\s]+)\s*:\s*(?P<value>\S+)\s*$")
 
 @dataclass(frozen=True)
 class PercentSchedule:
-    """Values at shares of the sampling, 0 at its first step and 1 at its last, and straight lines between them."""
+    """Values at shares of the sampling, and straight lines between them.
+
+    A share is one of noise levels, as ComfyUI's `start_percent` is: 0 at the highest and 1 at the lowest, wherever the
+    steps lie.
+    """
 
     points: tuple[tuple[float, float], ...]
 

@@ -1,6 +1,7 @@
 """The command `animate`: a clip from a checkpoint, a motion module and a prompt, without ComfyUI."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -134,11 +135,14 @@ def file_and_strength(text: str) -> tuple[Path, float]:
     if not separator or Path(text).suffix.lower() in WEIGHT_SUFFIXES:
         return Path(text), 1.0
     try:
-        return Path(path), float(strength)
+        number = float(strength)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         raise SettingsError(
             f"expected FILE or FILE:STRENGTH, found {text!r}. Write, for example, zoom.safetensors:0.8."
-        ) from None
+        )
+    return Path(path), number
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -11,19 +11,18 @@ from torch import Tensor
 from ..core.errors import CheckpointError, SettingsError
 from ..core.file_kinds import DOMAIN_ADAPTER, LORA, MOTION_LORA, MOTION_MODULE, FileKind, classify
 from ..core.tensor_files import TensorFile, read_tensor_file
+from ..core.training_record import TRAINING
 from ..lora.domain_adapter import read_domain_adapter
 from ..lora.motion_lora import read_motion_lora
 from ..lora.saved_forms import LAYOUTS as LORA_LAYOUTS
-from ..lora.saved_forms import TRAINING, domain_adapter_form, motion_lora_form
+from ..lora.saved_forms import domain_adapter_form, motion_lora_form
 from ..motion_modules.generations import AUTO, GENERATIONS
 from ..motion_modules.load import build, read_motion_file, saved_form
-from ..motion_modules.written_layouts import LAYOUTS, written_form
+from ..motion_modules.written_layouts import BAKED, DTYPES, LAYOUTS, written_form
 from .given_files import check_given
-from .written_files import DTYPES, KEEP, check_target, write_weights
+from .written_files import KEEP, check_target, write_weights
 
 ANIMATEDIFF = "animatediff"
-BAKED = "baked"
-"""The entry of our metadata that lists the MotionLoRAs inside a module's weights."""
 Content = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
 """Tensors, metadata, and diffusers' configuration where there is one."""
 
@@ -79,7 +78,13 @@ def _content(kind: FileKind, file: TensorFile, layout: str, generation: str) -> 
     if layout not in LORA_LAYOUTS:
         raise SettingsError(f"a LoRA has no layout {layout}; expected one of {', '.join(LORA_LAYOUTS)}.")
     if kind is MOTION_LORA:
-        return *motion_lora_form(read_motion_lora(file), layout), {}
+        lora = read_motion_lora(file)
+        if lora.num_base_changes:
+            raise CheckpointError(
+                f"{file.name}: besides a MotionLoRA it holds {lora.num_base_changes} changes of the base model, and a "
+                "converted file has room for one of the two. Use it as it is."
+            )
+        return *motion_lora_form(lora, layout), {}
     return *domain_adapter_form(read_domain_adapter(file), layout), {}
 
 

@@ -13,8 +13,10 @@ from ..lora.extraction import Extracted, extract
 from ..lora.motion_lora import MotionLoRA
 from ..lora.saved_forms import motion_lora_form
 from ..motion_modules.load import MotionFile, read_motion_file
+from ..motion_modules.merging import check_alike
+from ..motion_modules.written_layouts import DTYPES
 from .given_files import check_given
-from .written_files import DTYPES, check_target, write_weights
+from .written_files import check_target, write_weights
 
 ATTENTIONS = (".to_qkv.weight", ".to_out.0.weight")
 """The weights that a MotionLoRA changes, as they are in memory."""
@@ -51,13 +53,7 @@ def extract_motion_lora(base: MotionFile, tuned: MotionFile, rank: int) -> list[
 
     Raises: IncompatibleModelError if the modules are of different shapes, or do not differ in their attentions.
     """
-    misfits = [name for name in base.tensors if _shape(tuned.tensors, name) != base.tensors[name].shape]
-    misfits = [name for name in misfits if not name.endswith(".pe")]
-    if misfits or base.spec.down_channels != tuned.spec.down_channels:
-        raise IncompatibleModelError(
-            f"{tuned.name} is no further trained {base.name}: they differ at {(misfits or ['their levels'])[0]}. "
-            "Choose two modules of one generation."
-        )
+    check_alike(base, tuned, "compared")
     found: list[Extracted] = []
     parts = list(_differences(base.tensors, tuned.tensors))
     for done, (name, difference, first_row) in enumerate(parts, 1):
@@ -98,7 +94,3 @@ def _differences(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> Ite
         else:
             rows = len(difference) // 3
             yield from ((name, part, index * rows) for index, part in enumerate(difference.split(rows)))
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None

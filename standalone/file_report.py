@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from torch import Tensor
 
+from ..core.diffusers_folders import CONFIG, PEFT_CONFIG
 from ..core.file_kinds import CHECKPOINT, DOMAIN_ADAPTER, LORA, MOTION_LORA, MOTION_MODULE, UNET, FileKind, classify
-from ..core.tensor_files import CONFIG, TensorFile, read_tensor_file
+from ..core.tensor_files import TensorFile, read_tensor_file
+from ..core.training_record import describe_training
 from ..lora.report import describe_domain_adapter, describe_motion_lora
-from ..lora.saved_forms import TRAINING
 from ..motion_modules.report import describe_motion_module
 from .given_files import check_given
 
@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> int:
 
 def described(path: Path) -> Iterator[str]:
     """What there is to say about a file, line by line."""
-    if path.is_dir() and not (path / CONFIG).is_file():
+    if path.is_dir() and not any((path / config).is_file() for config in (CONFIG, PEFT_CONFIG)):
         yield f"{path.name}: a diffusers folder"
         yield from _of_base(path)
         return
@@ -44,8 +44,7 @@ def described(path: Path) -> Iterator[str]:
     yield f"{file.name}: {kind.description}"
     yield f"  {len(file.tensors)} tensors, {_types(file.tensors)}, {file.path.stat().st_size / MEBIBYTE:,.1f} MiB"
     yield from (f"  {line}" for line in _DESCRIPTIONS.get(kind, _nothing)(file))
-    if TRAINING in file.metadata:
-        yield from _of_training(file.metadata[TRAINING])
+    yield from (f"  {line}" for line in describe_training(file.metadata))
 
 
 def _of_base_file(file: TensorFile) -> Iterator[str]:
@@ -75,13 +74,6 @@ _DESCRIPTIONS: Mapping[FileKind, Description] = MappingProxyType(
         UNET: _of_base_file,
     }
 )
-
-
-def _of_training(said: Any) -> Iterator[str]:
-    """What a file's metadata says of the run that made it."""
-    if isinstance(said, Mapping):
-        shown = [f"{key} {value}" for key, value in said.items() if isinstance(value, str | int | float)]
-        yield f"  trained by MotionGraft: {', '.join(shown) or 'the run is not described'}"
 
 
 def _types(tensors: Mapping[str, Tensor]) -> str:

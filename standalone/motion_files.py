@@ -65,13 +65,14 @@ def with_domain_adapter(
     for name_of_layer, change in read_adapter_changes(adapter, name).changes.items():
         layer = layers.get(name_of_layer)
         shape = (change.num_rows, change.down.shape[1])
-        if not isinstance(layer, nn.Linear) or tuple(layer.weight.shape) != shape:
-            found = "nothing" if not isinstance(layer, nn.Linear) else "×".join(map(str, layer.weight.shape))
+        kind = nn.Conv2d if change.is_convolution else nn.Linear
+        if not isinstance(layer, kind) or tuple(layer.weight.shape[:2]) != shape:
+            found = "×".join(map(str, layer.weight.shape)) if isinstance(layer, nn.Linear | nn.Conv2d) else "nothing"
             raise IncompatibleModelError(
                 f"{name} changes {'×'.join(map(str, shape))} weights of {name_of_layer}, this base model has {found} "
                 f"there. Choose a domain adapter made for {base.shape.family}, and for this base model's size."
             )
-        merged = layer.weight.float() + strength * dense(change).to(layer.weight.device)
+        merged = layer.weight.float() + strength * dense(change).to(layer.weight.device).view_as(layer.weight)
         layer.weight = nn.Parameter(merged.to(layer.weight.dtype), requires_grad=False)
     return replace(base, unet=unet)
 

@@ -2,35 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.errors import HostError, IncompatibleModelError
 from ..motion_modules.frames import check_whole_clips
+from ..motion_modules.mixed_precision import CastMotion
 from ..motion_modules.module import MotionModule
 from ..motion_modules.spec import Address, MotionModuleSpec
-
-HALF_TYPES = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class CastMotion:
-    """The motion module in float32 among features of another type, as mixed precision wants it."""
-
-    module: MotionModule
-
-    def __call__(self, x: Tensor, address: Address, num_frames: int) -> Tensor:
-        """Shapes: `(b f) c h w` -> the same, in the type of x"""
-        # Contiguous: on a CPU, the backward pass of a norm whose input is channels-last and needs no gradient crashes
-        # (torch 2.11), and so may be the first site behind a frozen base.
-        x = x.contiguous()
-        with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in HALF_TYPES):
-            return self.module(x, address, num_frames).to(x.dtype)
 
 
 class MotionSplice:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.diffusers_folders import CONFIG, DIFFUSERS_STEM, SAFETENSORS
 from ..core.errors import RunError, SettingsError, shown
 from ..core.finite import not_finite
-from ..core.tensor_files import CONFIG, DIFFUSERS_STEM, SAFETENSORS, write_tensor_file
+from ..core.tensor_files import write_tensor_file
 from ..motion_modules.keys import POSITION_TABLE
 
 KEEP = "keep"
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 SPARE_BYTES = 2**20
 """What a file may take beyond its tensors."""
 

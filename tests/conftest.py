@@ -35,16 +35,25 @@ if TYPE_CHECKING:
 MARKS = ("host", "browser", "gpu", "golden")
 MARKS_OF_FOLDERS = {"host": ("host",), "browser": ("host", "browser")}
 MARKS_OF_FIXTURES = {"host": "host", "host_path": "host", "server": "host", "golden": "golden"}
+NIGHTLY = "nightly"
+"""What takes many minutes: run by `-m nightly` alone."""
 LEFT_OUT = pytest.StashKey[Counter[Requirement]]()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests by folder and fixture, before pytest looks which marks were asked for."""
+    for mark in _implied_marks(item):
+        item.add_marker(mark)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by folder and fixture, skip those whose requirement is missing, and count them."""
+    """Leave nightly tests to those who ask for them, skip tests whose requirement is missing, and count these."""
+    if NIGHTLY not in str(config.getoption("markexpr")):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(NIGHTLY)])
+        items[:] = [item for item in items if not item.get_closest_marker(NIGHTLY)]
     left_out = config.stash[LEFT_OUT] = Counter()
     for item in items:
-        for mark in _implied_marks(item):
-            item.add_marker(mark)
         missing = [need for need in map(requirement, filter(item.get_closest_marker, MARKS)) if not need.is_met]
         left_out.update(missing[:1])
         for need in missing:

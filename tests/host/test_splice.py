@@ -348,3 +348,18 @@ def test_compiled_model_equals_the_plain_call_and_follows_changes(scene, generat
     for frames in (16, 8, 16):
         expected = scene.sample(inflated, frames=frames, steps=1)
         assert_close(scene.sample(compiled, frames=frames, steps=1), expected)
+
+
+def test_zero_initialised_hotshotxl_is_plain_sdxl_under_frame_wide_norms(scene, frame_wide_norms):
+    """Source: hotshotco/Hotshot-XL resnet.py: its ResBlocks norm all frames of a clip together."""
+    from motiongraft.host.inflate import inflate_model
+
+    motion = scene.motion("sdxl-beta", zero=True, base_norms_over_frames=True, motion_norm_over_frames=False)
+    positive = scene.host.encode(scene.sdxl.clip, "a cat")
+    inflated = inflate_model(scene.sdxl.model, motion, USE_EXISTING)
+    found = scene.sample(inflated, positive=positive, negative=positive)
+    plain = scene.sample(scene.sdxl.model, positive=positive, negative=positive)
+    with frame_wide_norms(scene.sdxl.model.model.diffusion_model, FRAMES):
+        expected = scene.sample(scene.sdxl.model, positive=positive, negative=positive)
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, plain, atol=1e-2)

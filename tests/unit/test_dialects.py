@@ -8,7 +8,7 @@ import torch
 
 from motiongraft.core.dialects import ANIMATEDIFF, DIALECTS, DIFFUSERS, HOTSHOTXL, strip_prefixes
 from motiongraft.core.errors import CheckpointError, IncompatibleModelError, SettingsError
-from motiongraft.core.tensor_files import TensorFile
+from motiongraft.core.tensor_files import TensorFile, read_tensor_file
 from motiongraft.motion_modules.generations import GENERATIONS
 from motiongraft.motion_modules.keys import canonical, published
 from motiongraft.motion_modules.load import build, log_identity, read_motion_file, saved_form
@@ -116,7 +116,7 @@ def test_hotshotxl_is_written_under_its_own_names():
     file = toy_file("hsxl_temporal_layers")
     form = written_form(*_published_and_spec(module_of(file)), "hotshotxl")
     assert form.tensors.keys() == file.tensors.keys()
-    assert not form.is_folder
+    assert not form.config
 
 
 def test_hotshotxl_is_known_by_24_positions_in_animatediffs_layout():
@@ -212,6 +212,16 @@ class TestWhatAFileCannotTell:
         assert self.spec(caplog, TensorFile(Path("mine"), tensors, metadata)).generation == "v3"
         assert self.spec(caplog, TensorFile(Path("mine"), tensors, metadata), "v1").base_norms_over_frames
 
+    def test_a_choice_by_hand_keeps_what_else_our_metadata_says(self):
+        tensors, metadata = saved_form(random_module(toy_spec("v3", num_heads=4, trained_frames=12)))
+        spec = read_motion_file(TensorFile(Path("mine"), tensors, metadata), "v1").spec
+        assert (spec.num_heads, spec.trained_frames, spec.base_norms_over_frames) == (4, 12, True)
+
+    def test_lcm_in_a_name_leaves_a_doubt_where_positions_are_stored(self):
+        motion = read_motion_file(TensorFile(Path("lcm-test.ckpt"), toy_file("mm_sd_v15_v2").tensors))
+        assert motion.spec.generation == "animatelcm"
+        assert "published without positions" in motion.classification.doubt
+
     @pytest.mark.parametrize(
         ("name", "generation"), [("v3_sd15_mm", "sdxl-beta"), ("v3_sd15_mm", "pia"), ("pia", "v1"), ("pia", "v9")]
     )
@@ -225,10 +235,20 @@ class TestDiffusersConfiguration:
         file = toy_file("animatediff-motion-adapter-v1-5-3", config={"motion_num_attention_heads": 4})
         assert read_motion_file(file).spec.num_heads == 4
 
+    def test_one_number_for_each_level_is_one_number_if_all_agree(self):
+        file = toy_file("animatediff-motion-adapter-v1-5-3", config={"motion_num_attention_heads": [4, 4, 4, 4]})
+        assert read_motion_file(file).spec.num_heads == 4
+
+    def test_a_module_in_several_files_is_refused(self, tmp_path):
+        for part in (1, 2):
+            (tmp_path / f"diffusion_pytorch_model-0000{part}-of-00002.safetensors").write_bytes(b"")
+        with pytest.raises(CheckpointError, match="found 2 that hold parts of it"):
+            read_tensor_file(tmp_path)
+
     @pytest.mark.parametrize(
         "config",
         [
-            {"motion_num_attention_heads": [8, 8, 8, 8]},
+            {"motion_num_attention_heads": [8, 8, 8, 16]},
             {"motion_num_attention_heads": 0},
             {"motion_num_attention_heads": "8"},
             {"motion_num_attention_heads": 8, "motion_norm_num_groups": 16},

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from motiongraft.core.errors import CheckpointError
+from motiongraft.core.diffusers_folders import PEFT_HEADER
+from motiongraft.core.errors import CheckpointError, IncompatibleModelError
 from motiongraft.core.file_kinds import DOMAIN_ADAPTER, LORA, MOTION_LORA, classify
-from motiongraft.core.tensor_files import TensorFile
+from motiongraft.core.tensor_files import TensorFile, read_tensor_file
 from motiongraft.lora.domain_adapter import DomainAdapter, in_kohya_layout, read_adapter_changes, read_domain_adapter
-from motiongraft.lora.factors import PEFT_HEADER
 from motiongraft.lora.layouts import LAYOUTS, canonical_name, find_layout
 from motiongraft.lora.motion_lora import layer_of, read_motion_lora
 from motiongraft.lora.saved_forms import domain_adapter_form, motion_lora_form
@@ -136,6 +137,21 @@ class TestAlphaOfDiffusers:
         lora = read_motion_lora(as_file(toy_tensors("motion_lora_peft"), header={PEFT_HEADER: "{"}))
         assert {change.alpha for change in lora.changes} == {None}
 
+    def test_another_components_settings_are_not_the_unets(self):
+        said = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 2, "text_encoder.use_rslora": True}
+        lora = read_motion_lora(as_file(toy_tensors("motion_lora_peft"), header={PEFT_HEADER: json.dumps(said)}))
+        assert {change.alpha for change in lora.changes} == {8.0}
+
+    def test_pefts_own_folder_says_it_beside_the_file(self, tmp_path):
+        tensors = {f"base_model.model.{k.removeprefix('unet.')}": t for k, t in toy_tensors("motion_lora_peft").items()}
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+        config = tmp_path / "adapter_config.json"
+        config.write_text(json.dumps({"r": 4, "lora_alpha": 32, "use_rslora": False, "alpha_pattern": {}}))
+        assert {change.alpha for change in read_motion_lora(read_tensor_file(tmp_path)).changes} == {32.0}
+        config.write_text(json.dumps({"r": 4, "lora_alpha": 32, "use_rslora": True}))
+        with pytest.raises(CheckpointError, match="use_rslora"):
+            read_motion_lora(read_tensor_file(tmp_path))
+
     def test_it_reaches_the_host_with_a_domain_adapter(self):
         file = as_file(toy_tensors("v3_sd15_adapter_peft"), header=self.header(lora_alpha=2))
         tensors = in_kohya_layout(read_domain_adapter(file), file.name)
@@ -178,6 +194,70 @@ class TestWriting:
             scale = 1.0 if change.alpha is None else change.alpha / change.rank
             assert torch.allclose(after[layer].up, change.up * scale)
             assert torch.equal(after[layer].down, change.down)
+
+
+class TestForeignNames:
+    """What is no layer of a UNet's blocks is left to the host, and never taken for one."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_A.weight",
+            "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+            "diffusion_model.blocks.0.self_attn.q.lora_A.weight",
+        ],
+    )
+    def test_a_lora_of_another_program_keeps_its_names(self, name):
+        tensors = {name: torch.zeros(2, 4), name.replace("lora_A", "lora_B"): torch.zeros(4, 2)}
+        assert find_layout(tensors) is None
+        assert in_kohya_layout(DomainAdapter(tensors), "other").keys() == tensors.keys()
+
+    @pytest.mark.parametrize(
+        "te", ["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "text_encoder.x.lora_A"]
+    )
+    def test_changes_of_a_text_encoder_stay_beside_those_of_the_unet(self, te):
+        tensors = {**toy_tensors("v3_sd15_adapter_peft"), te: torch.zeros(2, 2)}
+        renamed = in_kohya_layout(DomainAdapter(tensors), "both")
+        assert te in renamed
+        assert sum(name.startswith("lora_unet_down_blocks_") for name in renamed) == 96
+
+    def test_they_are_not_written_as_if_they_were_of_the_unet(self):
+        te = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
+        tensors = {**toy_tensors("v3_sd15_adapter_peft"), te: torch.zeros(4, 4)}
+        for layout in ("animatediff", "diffusers"):
+            with pytest.raises(IncompatibleModelError, match=r"found 1 of 257 with other names"):
+                domain_adapter_form(DomainAdapter(tensors), layout)
+
+    def test_two_names_of_one_factor_are_refused_for_the_host_too(self):
+        tensors = toy_tensors("v3_sd15_adapter_peft")
+        name = next(name for name in tensors if "lora_A" in name)
+        with pytest.raises(CheckpointError, match="names a factor that it has already"):
+            in_kohya_layout(DomainAdapter({**tensors, name.replace("lora_A.", "lora_A.default."): tensors[name]}), "a")
+
+
+class TestConvolutions:
+    """SD 1.5's `proj_in` is a convolution of one pixel, and so are its factors in kohya's files."""
+
+    @pytest.fixture
+    def kohya(self):
+        stem = "lora_unet_down_blocks_0_attentions_0_proj_in"
+        down, up = torch.randn(4, 32, 1, 1), torch.randn(32, 4, 1, 1)
+        factors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+        return DomainAdapter({**toy_tensors("v3_sd15_adapter_kohya"), **factors})
+
+    def test_they_are_read_as_matrices(self, kohya):
+        change = read_adapter_changes(kohya, "a").changes["down_blocks.0.attentions.0.proj_in"]
+        assert change.is_convolution
+        assert (change.up.shape, change.down.shape) == ((32, 4), (4, 32))
+
+    def test_they_are_written_for_diffusers_as_they_came(self, kohya):
+        tensors, _ = domain_adapter_form(kohya, "diffusers")
+        assert tensors["unet.down_blocks.0.attentions.0.proj_in.lora_A.weight"].shape == (4, 32, 1, 1)
+
+    def test_animatediffs_layout_has_no_name_for_them(self, kohya):
+        with pytest.raises(IncompatibleModelError, match="no name for such a change"):
+            domain_adapter_form(kohya)
 
 
 class TestBadInput:
