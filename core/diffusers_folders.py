@@ -46,7 +46,7 @@ def weights_in(folder: Path) -> Path:
 def config_beside(path: Path) -> dict[str, Any]:
     """diffusers' description of a weight file that it wrote; empty for all other files."""
     is_described = path.stem.startswith(DIFFUSERS_STEM) and path.with_name(CONFIG).is_file()
-    parsed = _parsed(path.with_name(CONFIG), "how many heads the weights have") if is_described else {}
+    parsed: Any = _parsed(path.with_name(CONFIG), "how many heads the weights have") if is_described else {}
     return cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
 
 
