@@ -17,7 +17,9 @@ from ..motion_modules.mixed_precision import CastMotion
 from ..motion_modules.module import MotionModule
 from ..training.batches import stacked_states
 from ..training.denoiser import Conditioning
-from .splice import PATCH, STATE, LayerHandler, MotionCall, OutputNorm, Splice
+from .layer_handlers import PATCH, LayerHandler, OutputNorm
+from .motion_call import STATE, MotionCall
+from .splice import Splice
 from .training_base import TrainingBase, prediction_of
 from .unet import find_places, last_place, unet_of
 

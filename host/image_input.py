@@ -5,16 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from comfy.conds import CONDNoiseShape
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.errors import IncompatibleModelError, SettingsError
 from ..sampling.image_affinity import affinities
 from .motion_modules import LoadedMotionModule
-
-IMAGE = ".image"
-"""Behind the key of a splice: the name under which ComfyUI hands on what its input sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +45,6 @@ class ConditionImage:
         levels = self.latent.new_tensor([by_frame[frame] for frame in frames])
         mask = levels[:, None, None, None].expand(-1, 1, *self.latent.shape[-2:])
         return torch.cat([mask, self.latent.expand(len(frames), -1, -1, -1)], dim=1)
-
-
-def with_image(conds: list[Any], name: str, seen: Tensor) -> list[Any]:
-    """ComfyUI's conditionings with what the UNet's input sees, which it cuts to each one's area, and batches, as the
-    latents. Shapes: seen `f 5 h w`
-    """
-    entry = {name: CONDNoiseShape(seen)}
-
-    def extended(conditioning: dict[str, Any]) -> dict[str, Any]:
-        return {**conditioning, "model_conds": {**conditioning.get("model_conds", {}), **entry}}
-
-    return [each if each is None else [extended(conditioning) for conditioning in each] for each in conds]
 
 
 def condition_on_image(

@@ -11,11 +11,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..core.errors import IncompatibleModelError, some
+from ..core.part_factors import parse_part_factors
 from ..core.tensor_files import TensorFile
 from ..lora.domain_adapter import in_kohya_layout, read_domain_adapter
-from ..lora.layer_strengths import parse_layer_strengths
 from ..lora.low_rank import LowRank
-from ..lora.motion_lora import MotionLoRA, fit
+from ..lora.motion_lora import MotionLoRA, fit, layer_of
 from ..sampling.percent_schedule import parse_percent_schedule
 from .motion_modules import APPLIED, LoadedMotionModule, ScheduledLoRA
 from .unet import model_name
@@ -32,17 +32,17 @@ def apply_motion_lora(
     such as `0: 1, 0.5: 0`.
     Raises: IncompatibleModelError if the MotionLoRA does not fit the module; SettingsError if a text says nothing.
     """
-    factors, course = parse_layer_strengths(layers), parse_percent_schedule(schedule, "schedule")
+    factors, course = parse_part_factors(layers, "layers"), parse_percent_schedule(schedule, "schedule")
     shapes = {name: tuple(weight.shape) for name, weight in motion.patcher.model.state_dict().items()}
     changes, left_out = fit(lora, shapes, motion.name)
-    factors.check_names(lora.changes, lora.name)
+    factors.check_parts(map(layer_of, lora.changes), "layers", f"what {lora.name} changes")
     _say_what_is_left_out(lora, left_out, motion.name)
     motion = replace(motion, patcher=motion.patcher.clone())
     if course is not None and course.is_constant:
         strength, course = strength * course.at(0), None
     if strength == 0:
         return motion
-    strengths = [(change, strength * factors.of(change)) for change in changes]
+    strengths = [(change, strength * factors.of(layer_of(change))) for change in changes]
     if course is not None:
         scheduled = ScheduledLoRA(lora.name, tuple(strengths), course)
         return replace(motion, scheduled=(*motion.scheduled, scheduled))

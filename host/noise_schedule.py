@@ -17,6 +17,10 @@ HOST_NAMES = {True: "sqrt_linear", False: "linear"}
 """ComfyUI's words for betas that grow evenly, and for square roots that do (ldm/modules/diffusionmodules/util.py)."""
 
 
+BISECTIONS = 20
+"""Of the sampling's length, to find where a noise level lies: to a millionth."""
+
+
 class _LCMSchedule(ModelSamplingDiscreteDistilled, LCM):
     """What ComfyUI's ModelSamplingDiscrete node builds for `lcm`."""
 
@@ -84,3 +88,12 @@ def _refuse_or_keep(choice: str, current: Any) -> None:
             f"Set beta_schedule to {USE_EXISTING}."
         )
     log.warning("the model's noise schedule is %s, not a discrete one: it is kept", found)
+
+
+def percent_of(sampling: Any, sigma: float) -> float:
+    """The share of the sampling at which ComfyUI's schedule has this noise level, 0 at the beginning."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(sampling.percent_to_sigma(middle)) > sigma else (low, middle)
+    return round((low + high) / 2, 5)

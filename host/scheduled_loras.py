@@ -15,9 +15,6 @@ from ..lora.low_rank import LowRank
 from ..sampling.percent_schedule import PercentSchedule
 from .motion_modules import LoadedMotionModule, ScheduledLoRA, patcher_around
 
-BISECTIONS = 20
-"""Of the sampling's length, to find where a noise level lies: to a millionth."""
-
 
 class ScheduledChange(nn.Module):
     """The two thin layers of one change, where it starts in the layer's output, and how strong it is."""
@@ -70,24 +67,14 @@ def create_patcher(
     return patcher
 
 
-def scheduled_runner(module: nn.Module, changes: Any, sampling: Any, sigma: Tensor) -> LinearRunner:
-    """How the module's layers run at a noise level; plainly where every change is at zero."""
-    percent = percent_of(sampling, float(sigma.max()))
+def scheduled_runner(module: nn.Module, changes: Any, percent: float) -> LinearRunner:
+    """How the module's layers run at a share of the sampling; plainly where every change is at zero."""
     found: dict[int, list[tuple[ScheduledChange, float]]] = {}
     for change in changes:
         factor = change.schedule.at(percent)
         if factor * change.strength:
             found.setdefault(id(module.get_submodule(change.layer)), []).append((change, factor))
     return ScheduledRunner(found) if found else run_plainly
-
-
-def percent_of(sampling: Any, sigma: float) -> float:
-    """The share of the sampling at which ComfyUI's schedule has this noise level, 0 at the beginning."""
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if float(sampling.percent_to_sigma(middle)) > sigma else (low, middle)
-    return round((low + high) / 2, 5)
 
 
 def check_no_schedule(motion: LoadedMotionModule) -> None:

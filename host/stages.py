@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..motion_modules.module import MotionModule
-from ..sampling.beta_schedules import BETA_SCHEDULES
 from ..training import stages
 from ..training.trainee import Trainee
 from .attention_layers import attention_weights_of_base
@@ -56,7 +55,7 @@ def _shares(base: TrainingBase, module: MotionModule) -> Tensor | None:
     """ᾱ as InflateModel will sample it on a base with zero terminal SNR; None for any other base."""
     if not getattr(base.sampling, "zsnr", False):
         return None
-    schedule = BETA_SCHEDULES[module.spec.beta_schedule]
+    schedule = stages.schedule_of(module.spec)
     return 1 / (1 + sampling_on(base.patcher, base.sampling, schedule).sigmas.cpu().double() ** 2)
 
 

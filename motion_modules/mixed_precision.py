@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.protocols import LinearRunner, run_plainly
+from .adjustments import PLAIN, Adjustments
 from .module import MotionModule
 from .spec import Address
 
@@ -18,10 +18,10 @@ class CastMotion:
 
     module: MotionModule
 
-    def __call__(self, x: Tensor, address: Address, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
+    def __call__(self, x: Tensor, address: Address, num_frames: int, adjust: Adjustments = PLAIN) -> Tensor:
         """Shapes: `(b f) c h w` -> the same, in the type of x"""
         # Contiguous: on a CPU, the backward pass of a norm whose input is channels-last and needs no gradient crashes
         # (torch 2.11), and so may be the first site behind a frozen base.
         x = x.contiguous()
         with torch.autocast(x.device.type, x.dtype, enabled=x.dtype in HALF_TYPES):
-            return self.module(x, address, num_frames, run).to(x.dtype)
+            return self.module(x, address, num_frames, adjust).to(x.dtype)

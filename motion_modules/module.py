@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.protocols import LinearRunner, Operations, run_plainly
+from ..core.protocols import Operations
+from .adjustments import PLAIN, Adjustments
 from .keys import LATENT_CHANNELS
 from .spec import Address, MotionModuleSpec
 from .transformer import TemporalTransformer
@@ -70,12 +71,12 @@ class MotionModule(nn.Module):
         block: Any = self.mid_block if address.part == "mid_block" else getattr(self, address.part)[address.level]
         return block.motion_modules[address.layer].temporal_transformer
 
-    def forward(self, x: Tensor, address: Address, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
-        """Features of the UNet after the given address, with motion. `run` runs each linear layer.
+    def forward(self, x: Tensor, address: Address, num_frames: int, adjust: Adjustments = PLAIN) -> Tensor:
+        """Features of the UNet after the given address, with motion.
 
         Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
         """
-        return self.at(address)(x, num_frames, run)
+        return self.at(address)(x, num_frames, adjust)
 
     def zero_outputs(self) -> None:
         """Make every transformer an exact identity, from which training starts."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.protocols import LinearRunner, Operations, run_plainly
+from .adjustments import PLAIN, Adjustments
 from .attention import TemporalSelfAttention
 from .frames import norm_over_frames
 
@@ -72,11 +73,11 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(channels, operations)
         self.ff_norm = operations.LayerNorm(channels)
 
-    def forward(self, tokens: Tensor, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
+    def forward(self, tokens: Tensor, num_frames: int, adjust: Adjustments = PLAIN) -> Tensor:
         """Shapes: tokens `(b f) n c` -> `(b f) n c`."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            tokens = tokens + attention(norm(tokens), num_frames, run)
-        return tokens + self.ff(self.ff_norm(tokens), run)
+            tokens = tokens + attention(norm(tokens), num_frames, adjust)
+        return tokens + self.ff(self.ff_norm(tokens), adjust.run)
 
 
 class TemporalTransformer(nn.Module):
@@ -105,14 +106,17 @@ class TemporalTransformer(nn.Module):
         for parameter in self.proj_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, num_frames: int, run: LinearRunner = run_plainly) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, adjust: Adjustments = PLAIN) -> Tensor:
         """The features with motion added; tokens keep one layout from `proj_in` to `proj_out`.
 
         Shapes: x `(b f) c h w` -> `(b f) c h w`, with f = num_frames
         Source: arXiv 2307.04725 section 4.2 and figure 3.
         """
+        if adjust.adds_nothing:
+            return x
         h = norm_over_frames(self.norm, x, num_frames) if self.norm_over_frames else self.norm(x)
-        h = run(self.proj_in, h.flatten(2).transpose(1, 2).contiguous())
+        h = adjust.run(self.proj_in, h.flatten(2).transpose(1, 2).contiguous())
         for block in self.transformer_blocks:
-            h = block(h, num_frames, run)
-        return x + run(self.proj_out, h).transpose(1, 2).reshape(x.shape)
+            h = block(h, num_frames, adjust)
+        motion = adjust.run(self.proj_out, h).transpose(1, 2).reshape(x.shape)
+        return x + adjust.share_of(motion)

@@ -14,6 +14,7 @@ from .inflate_model import InflateModel
 from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
 from .load_training_clips import LoadTrainingClips
+from .motion_control import MotionControl
 from .sample_animation import SampleAnimation
 from .save_domain_adapter import SaveDomainAdapter
 from .save_motion_lora import SaveMotionLoRA
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     SaveDomainAdapter,
     ConditionOnImage,
     InspectMotionFile,
+    MotionControl,
 ]
 
 

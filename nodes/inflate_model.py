@@ -5,7 +5,8 @@ from comfy_api.latest import io
 from ..host.inflate import inflate_model
 from ..host.motion_modules import LoadedMotionModule
 from ..sampling.beta_schedules import AUTO, OPTIONS
-from .sockets import CATEGORY, MotionModuleSocket
+from ..sampling.motion_control import MotionControl as MotionControl
+from .sockets import CATEGORY, MotionControlSocket, MotionModuleSocket
 
 
 class InflateModel(io.ComfyNode):
@@ -35,10 +36,21 @@ class InflateModel(io.ComfyNode):
                     tooltip="Noise schedule. auto: the one that the motion module was trained on; use existing: the "
                     "model's own. A ModelSampling node placed after this one has the last word.",
                 ),
+                MotionControlSocket.Input(
+                    "motion_control",
+                    optional=True,
+                    tooltip="How much motion, by frame, area, block and step. Without one: all of it.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Goes to ContextWindow or to any sampler.")],
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, motion_module: LoadedMotionModule, beta_schedule: str) -> io.NodeOutput:
-        return io.NodeOutput(inflate_model(model, motion_module, beta_schedule))
+    def execute(
+        cls,
+        model: io.Model.Type,
+        motion_module: LoadedMotionModule,
+        beta_schedule: str,
+        motion_control: MotionControl | None = None,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(inflate_model(model, motion_module, beta_schedule, motion_control))

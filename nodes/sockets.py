@@ -6,6 +6,7 @@ CATEGORY = "MotionGraft"
 TRAINING_CATEGORY = f"{CATEGORY}/Train"
 
 MotionModuleSocket = io.Custom("MOTION_MODULE")
+MotionControlSocket = io.Custom("MOTION_CONTROL")
 MotionLoRASocket = io.Custom("MOTION_LORA")
 TrainingClipsSocket = io.Custom("TRAINING_CLIPS")
 CachedClipsSocket = io.Custom("CACHED_CLIPS")

@@ -18,7 +18,7 @@ from ..lora.saved_forms import domain_adapter_tensors, motion_lora_tensors
 from ..motion_modules.keys import published
 from ..motion_modules.module import MotionModule
 from ..motion_modules.spec import MotionModuleSpec
-from ..sampling.beta_schedules import BETA_SCHEDULES
+from ..sampling.beta_schedules import BETA_SCHEDULES, BetaSchedule
 from .noise_schedule import signal_shares
 from .trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE, Trainee
 
@@ -120,17 +120,19 @@ def motion_lora_trainee(
 
 
 def motion_shares(spec: MotionModuleSpec) -> Tensor:
-    """ᾱ by timestep of the schedule that a motion module is trained on.
+    """ᾱ by timestep of the schedule that a motion module is trained on. Raises: as `schedule_of` does."""
+    return signal_shares(schedule_of(spec))
 
-    Raises: SettingsError if its file names a schedule that nobody knows.
-    """
+
+def schedule_of(spec: MotionModuleSpec) -> BetaSchedule:
+    """The schedule that a motion module is trained on. Raises: SettingsError if its file names an unknown one."""
     schedule = BETA_SCHEDULES.get(spec.beta_schedule)
     if schedule is None:
         raise SettingsError(
             f"the motion module names the noise schedule {spec.beta_schedule}; known are {', '.join(BETA_SCHEDULES)}. "
             "It comes from a newer MotionGraft, or its metadata was edited: get the file again."
         )
-    return signal_shares(schedule)
+    return schedule
 
 
 def _is_attention(name: str) -> bool:

@@ -1,0 +1,122 @@
+"""How much of a motion module's output is added, and how sharp its attention is: by frame, area, block and step."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.errors import SettingsError
+from ..core.part_factors import PartFactors
+from .frame_values import FrameValues
+
+
+@dataclass(frozen=True, eq=False)
+class MotionControl:
+    """One control, and those before it. Where several act, their strengths and their attention scales multiply.
+
+    At its defaults it changes nothing. Outside its part of the sampling it changes nothing either.
+    Raises: SettingsError for a part of the sampling that is none.
+    """
+
+    strength: float = 1.0
+    attention_scale: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    mask: Tensor | None = None
+    """Where it acts: 1 all the way, 0 not at all. Shapes: `f h w`, or `1 h w` for all frames"""
+    per_frame: FrameValues | None = None
+    """Factors of strength by frame."""
+    blocks: PartFactors = field(default_factory=PartFactors)
+    """Factors of strength by part of the motion module."""
+    previous: "MotionControl | None" = None
+
+    def __post_init__(self):
+        if not 0 <= self.start_percent <= self.end_percent <= 1:
+            raise SettingsError(
+                f"start_percent {self.start_percent:g} and end_percent {self.end_percent:g} are no part of the "
+                "sampling; expected 0 to 1, the start first."
+            )
+
+    def chain(self) -> Iterator["MotionControl"]:
+        """This control and all before it."""
+        yield self
+        if self.previous is not None:
+            yield from self.previous.chain()
+
+    def acts_at(self, percent: float) -> bool:
+        """Whether a share of the sampling lies in its part."""
+        return self.start_percent <= percent <= self.end_percent
+
+    def check_clip(self, num_frames: int) -> None:
+        """Raises: SettingsError if the values or masks of this control or one before are not those of such a clip."""
+        for control in self.chain():
+            if control.per_frame is not None:
+                control.per_frame.for_frames(num_frames, "per_frame")
+            if control.mask is not None and control.mask.shape[0] not in (1, num_frames):
+                raise SettingsError(
+                    f"mask: expected one for all frames or one for each of the {num_frames}, found "
+                    f"{control.mask.shape[0]}. Give as many."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class ControlledFrames:
+    """A control as the frames of one call see it: at one share of the sampling, in one window."""
+
+    control: MotionControl
+    factors: Tensor
+    """Strength by frame, blocks apart. Shapes: `f`"""
+    mask: Tensor | None
+    """Shapes: `(b f) 1 h w`, at the size of the latents"""
+
+    def strength_at(self, name: str, x: Tensor) -> Tensor | float:
+        """The strength of the transformer of this name, on features of a call.
+
+        Shapes: x `(b f) c h w` -> `(b f) 1 h w`, or one number where all pixels of all frames have it
+        """
+        by_frame = self.factors * self.control.blocks.of(name)
+        if self.mask is None and bool((by_frame == by_frame[0]).all()):
+            return float(by_frame[0])
+        return self._inside_mask(by_frame.repeat(len(x) // len(by_frame)).to(x)[:, None, None, None], x)
+
+    def attention_scale_at(self, x: Tensor) -> Tensor | float:
+        """The attention scale on features of a call. Shapes: as for `strength_at`"""
+        scale = self.control.attention_scale
+        return scale if self.mask is None or scale == 1 else self._inside_mask(scale, x)
+
+    def _inside_mask(self, value: Tensor | float, x: Tensor) -> Tensor | float:
+        """A factor where the mask is white, 1 where it is black."""
+        if self.mask is None:
+            return value
+        return 1 + F.interpolate(self.mask, size=x.shape[-2:], mode="area").to(x) * (value - 1)
+
+
+def factors_of(control: MotionControl, frames: Sequence[int], num_frames: int) -> Tensor:
+    """The strength of each frame of a window, in a clip of so many. Shapes: -> `f`"""
+    values = [1.0] * num_frames if control.per_frame is None else control.per_frame.for_frames(num_frames, "per_frame")
+    return torch.tensor([control.strength * values[frame] for frame in frames])
+
+
+def latent_mask(mask: Tensor, frames: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The masks of a window's frames at the size of the latents. Shapes: `f h w` or `1 h w` -> `f' 1 h w`"""
+    own = mask.expand(max(frames) + 1, -1, -1) if mask.shape[0] == 1 else mask
+    return F.interpolate(own[list(frames)][:, None].float(), size=tuple(size), mode="area").clamp(0, 1)
+
+
+def strength_of(controls: Sequence[ControlledFrames], name: str, x: Tensor) -> Tensor | float:
+    """The product of all strengths at a transformer. Shapes: as for `ControlledFrames.strength_at`"""
+    return _product(control.strength_at(name, x) for control in controls)
+
+
+def attention_scale_of(controls: Sequence[ControlledFrames], x: Tensor) -> Tensor | float:
+    """The product of all attention scales. Shapes: as for `ControlledFrames.strength_at`"""
+    return _product(control.attention_scale_at(x) for control in controls)
+
+
+def _product(values: Iterable[Tensor | float]) -> Tensor | float:
+    product: Tensor | float = 1.0
+    for value in values:
+        product = product * value
+    return product
