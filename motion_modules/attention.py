@@ -95,7 +95,9 @@ class PositionTable(nn.Module):
 
     def __init__(self, num_positions: int, channels: int):
         super().__init__()
-        self.register_buffer("pe", sinusoidal_positions(num_positions, channels))
+        table = torch.empty(1, num_positions, channels)
+        # On the meta device there is nothing to compute, and torch takes longer to find that out than for all the rest.
+        self.register_buffer("pe", table if table.is_meta else sinusoidal_positions(num_positions, channels))
 
     def add_to(self, tokens: Tensor, num_frames: int) -> Tensor:
         """The tokens, changed in place, with each frame's position added.

@@ -202,14 +202,13 @@ def _is_made(name: str, expected: Tensor) -> bool:
 
 def with_positions(spec: MotionModuleSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with sinusoidal position tables where the file stores none."""
-    made = {
-        f"{address.prefix}.transformer_blocks.0.attention_blocks.{block}{POSITION_TABLE}": sinusoidal_positions(
-            spec.num_positions, channels
-        )
+    names = {
+        f"{address.prefix}.transformer_blocks.0.attention_blocks.{block}{POSITION_TABLE}": channels
         for address, channels in spec.sites()
         for block in range(spec.num_attention_blocks)
     }
-    return {**made, **tensors}
+    missing = {name: channels for name, channels in names.items() if name not in tensors}
+    return {**tensors, **{name: sinusoidal_positions(spec.num_positions, width) for name, width in missing.items()}}
 
 
 def saved_form(module: MotionModule) -> tuple[dict[str, Tensor], dict[str, Any]]:
