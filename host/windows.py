@@ -6,12 +6,19 @@ from weakref import WeakValueDictionary
 
 import comfy.context_windows
 import comfy.patcher_extension
-from comfy.context_windows import ContextSchedules, IndexListContextHandler, IndexListContextWindow
+from comfy.context_windows import (
+    ContextFuseMethod,
+    ContextSchedule,
+    ContextSchedules,
+    IndexListContextHandler,
+    IndexListContextWindow,
+)
 from comfy.controlnet import ControlBase
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..sampling.context_windows import ContextWindowSettings
+from ..sampling.window_indices import fuse_weights, window_indices
 
 SCHEDULES = {
     "uniform": ContextSchedules.UNIFORM_STANDARD,
@@ -19,6 +26,7 @@ SCHEDULES = {
     "looped": ContextSchedules.UNIFORM_LOOPED,
     "batched": ContextSchedules.BATCHED,
 }
+"""ComfyUI's names for its own schedules; the others are ours."""
 _PREPARE = "ContextWindows_prepare_sampling"
 _NOISE = "ContextWindows_sampler_sample"
 
@@ -28,8 +36,8 @@ class MotionContextHandler(IndexListContextHandler):
 
     def __init__(self, settings: ContextWindowSettings):
         super().__init__(
-            context_schedule=comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule]),
-            fuse_method=comfy.context_windows.get_matching_fuse_method(_fuse_method(settings)),
+            context_schedule=_schedule(settings),
+            fuse_method=_fuse_method(settings),
             context_length=settings.length,
             context_overlap=settings.overlap,
             context_stride=settings.stride,
@@ -123,10 +131,26 @@ def _moved(window: IndexListContextWindow, frames: list[int]) -> IndexListContex
     return moved
 
 
-def _fuse_method(settings: ContextWindowSettings) -> str:
+def _schedule(settings: ContextWindowSettings) -> ContextSchedule:
+    if settings.schedule in SCHEDULES:
+        return comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule])
+
+    def windows(num_frames: int, handler: IndexListContextHandler, model_options: dict[str, Any]) -> list[list[int]]:
+        sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
+        return window_indices(settings, num_frames, handler._step, 1 if sigmas is None else len(sigmas) - 1)
+
+    return ContextSchedule(settings.schedule, windows)
+
+
+def _fuse_method(settings: ContextWindowSettings) -> ContextFuseMethod:
     """The host's ramps need an overlap to ramp over; without one they are flat."""
+    if settings.fuse == "gaussian":
+        return ContextFuseMethod(
+            settings.fuse, lambda length, **_: fuse_weights(settings, range(length), length).tolist()
+        )
     no_overlap = settings.overlap == 0 or settings.schedule == "batched"
-    return "flat" if settings.fuse == "overlap-linear" and no_overlap else settings.fuse
+    name = "flat" if settings.fuse == "overlap-linear" and no_overlap else settings.fuse
+    return comfy.context_windows.get_matching_fuse_method(name)
 
 
 def _frames_of(hint: Tensor | None, frames: list[int]) -> Tensor | None:

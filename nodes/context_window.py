@@ -50,14 +50,16 @@ class ContextWindow(io.ComfyNode):
                     options=list(SCHEDULES),
                     default="uniform",
                     tooltip="uniform: windows move from step to step, which hides seams. static: the same windows at "
-                    "every step. looped: windows run over the end. batched: no overlap.",
+                    "every step. looped: windows run over the end. batched: no overlap. composite: frames from all over "
+                    "the clip in the first tenth of the steps, so that it becomes one scene, then uniform.",
                 ),
                 io.Combo.Input(
                     "fuse",
                     options=list(FUSE_METHODS),
                     default="pyramid",
                     tooltip="How much each window counts where several overlap. pyramid: most in its middle; flat: all "
-                    "the same; overlap-linear: ramps in the overlap; relative: by distance to its middle.",
+                    "the same; overlap-linear: ramps in the overlap; relative: by distance to its middle; gaussian: a "
+                    "bell around its middle.",
                 ),
                 io.Boolean.Input(
                     "closed_loop", default=False, tooltip="The last frame meets the first. Needs schedule looped."

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ..core.errors import SettingsError
 
-SCHEDULES = ("uniform", "static", "looped", "batched")
-FUSE_METHODS = ("pyramid", "flat", "overlap-linear", "relative")
+SCHEDULES = ("uniform", "static", "looped", "batched", "composite")
+FUSE_METHODS = ("pyramid", "flat", "overlap-linear", "relative", "gaussian")
 
 
 @dataclass(frozen=True)

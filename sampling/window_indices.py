@@ -7,6 +7,7 @@ are those of ComfyUI's context windows, so that a clip sampled in pieces is the 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,23 +16,31 @@ from .context_windows import ContextWindowSettings
 
 Window = list[int]
 
+COMPOSITE = "composite"
+"""The schedule whose first steps are shuffled; after them it is uniform."""
+EARLY = 0.1
+"""Share of the steps that are shuffled. Source: s9roll7/animatediff-cli-prompt-travel pipelines/context.py."""
+BELL_WIDTH = 0.25
+"""Standard deviation of the weights of `gaussian`, in lengths of a window: at its ends a frame counts an eighth."""
 SMALLEST_WEIGHT = 1e-37
 """Where a linear ramp ends: no frame of a window weighs nothing. Source: ComfyUI context_windows.py."""
 
 
-def window_indices(settings: ContextWindowSettings, num_frames: int, step: int) -> list[Window]:
-    """The windows of a clip at a step. Together they hold every frame; each holds as many, all distinct.
+def window_indices(settings: ContextWindowSettings, num_frames: int, step: int, num_steps: int = 1) -> list[Window]:
+    """The windows of a clip at a step of so many. Together they hold every frame; each holds as many, all distinct.
 
-    Units: step counts the sampler's steps from 0; windows of the schedules uniform and looped move with it.
+    Units: step counts the sampler's steps from 0; windows of all schedules but static and batched move with it.
     """
     if num_frames <= settings.length:
         return [list(range(num_frames))]
-    windows = SCHEDULE_WINDOWS[settings.schedule](settings, num_frames, step)
+    is_early = step < max(1, round(EARLY * num_steps))
+    schedule = _shuffled if settings.schedule == COMPOSITE and is_early else SCHEDULE_WINDOWS[settings.schedule]
+    windows = schedule(settings, num_frames, step)
     return _completed(windows, settings.length, num_frames)
 
 
 def fuse_weights(settings: ContextWindowSettings, window: Sequence[int], num_frames: int) -> Tensor:
-    """How much each frame of a window counts where windows overlap, for `pyramid`, `flat` and `overlap-linear`.
+    """How much each frame of a window counts where windows overlap, for all methods but `relative`.
 
     Shapes: -> `f`, float32, all above 0
     """
@@ -41,6 +50,8 @@ def fuse_weights(settings: ContextWindowSettings, window: Sequence[int], num_fra
         return torch.ones(length)
     if settings.fuse == "overlap-linear":
         return _ramps(window, settings.overlap, num_frames)
+    if settings.fuse == "gaussian":
+        return _bell(length)
     return torch.tensor([float(min(place, length - 1 - place) + 1) for place in range(length)])
 
 
@@ -138,8 +149,20 @@ def _uniform(settings: ContextWindowSettings, num_frames: int, step: int) -> lis
     return _each_once(windows)
 
 
+def _shuffled(settings: ContextWindowSettings, num_frames: int, step: int) -> list[Window]:
+    """Frames from all over the clip in each window, others at every step, so that the clip becomes one scene.
+
+    Source: s9roll7/animatediff-cli-prompt-travel pipelines/context.py, `shuffle`; its draws are not repeatable, ours
+    belong to the step.
+    """
+    drawn = torch.randperm(num_frames, generator=torch.Generator().manual_seed(step))
+    order = cast(list[int], cast(Any, drawn).tolist())
+    order += order[: -num_frames % settings.length]
+    return [sorted(order[first : first + settings.length]) for first in range(0, len(order), settings.length)]
+
+
 SCHEDULE_WINDOWS: Mapping[str, Callable[[ContextWindowSettings, int, int], list[Window]]] = MappingProxyType(
-    {"uniform": _uniform, "static": _static, "looped": _looped, "batched": _batched}
+    {"uniform": _uniform, "static": _static, "looped": _looped, "batched": _batched, COMPOSITE: _uniform}
 )
 
 
@@ -190,6 +213,12 @@ def _completed(windows: list[Window], length: int, num_frames: int) -> list[Wind
 
 def _is_whole(window: Window, length: int, num_frames: int) -> bool:
     return len(set(window)) == length and min(window) >= 0 and max(window) < num_frames
+
+
+def _bell(length: int) -> Tensor:
+    """Weights of a normal distribution around the middle of a window. Shapes: -> `f`"""
+    places = torch.arange(length) - (length - 1) / 2
+    return torch.exp(-((places / (BELL_WIDTH * length)) ** 2) / 2)
 
 
 def _ramps(window: Sequence[int], overlap: int, num_frames: int) -> Tensor:

@@ -52,7 +52,7 @@ def halves(scene, model, latent_noise, **settings):
 def test_both_rooms_know_the_same_schedules(host):
     from motiongraft.host import windows
 
-    assert tuple(windows.SCHEDULES) == SCHEDULES
+    assert {*windows.SCHEDULES, "composite"} == {*SCHEDULES}
 
 
 @pytest.mark.parametrize("generation", ["v1", "v3"])
@@ -278,3 +278,20 @@ class TestControlNet:
         own = positive[0][1]["control"]
         scene.sample(windowed(scene.inflated()), positive=positive, negative=negative)
         assert own.cond_hint_original.shape[0] == 16
+
+
+def test_composite_windows_are_told_how_many_steps_there_are(scene, monkeypatch):
+    from motiongraft.host import windows
+    from motiongraft.sampling.window_indices import window_indices
+
+    asked = []
+
+    def record(settings, num_frames, step, num_steps):
+        asked.append((num_frames, step, num_steps))
+        return window_indices(settings, num_frames, step, num_steps)
+
+    monkeypatch.setattr(windows, "window_indices", record)
+    settings = ContextWindowSettings(length=16, overlap=4, schedule="composite", freenoise=False)
+    found = scene.sample(windows.set_context_window(scene.inflated(), settings), frames=24, steps=3)
+    assert torch.isfinite(found).all()
+    assert set(asked) == {(24, step, 3) for step in range(3)}

@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from motiongraft.sampling.context_windows import FUSE_METHODS, SCHEDULES, ContextWindowSettings
 from motiongraft.sampling.window_indices import (
@@ -62,6 +64,36 @@ def test_uniform_windows_move_with_the_step_and_stay_in_the_clip():
 def test_looped_windows_run_over_the_end():
     settings = ContextWindowSettings(8, 4, schedule="looped", closed_loop=True)
     assert any(31 in window and 0 in window for window in window_indices(settings, 32, 0))
+
+
+def test_composite_windows_hold_frames_from_all_over_the_clip_in_the_first_tenth_of_the_steps_alone():
+    settings = ContextWindowSettings(16, 4, schedule="composite")
+    uniform = ContextWindowSettings(16, 4, schedule="uniform")
+    early = [window_indices(settings, 64, step, 30) for step in range(3)]
+    assert all(window != list(range(window[0], window[0] + 16)) for windows in early for window in windows)
+    assert early[0] != early[1]
+    assert early == [window_indices(settings, 64, step, 30) for step in range(3)]
+    for step in range(3, 30):
+        assert window_indices(settings, 64, step, 30) == window_indices(uniform, 64, step)
+    assert window_indices(settings, 64, 0, 4) == early[0]  # one step at least
+    assert window_indices(settings, 64, 1, 4) == window_indices(uniform, 64, 1)
+
+
+def test_a_bell_is_even_and_counts_the_middle_most():
+    weights = fuse_weights(ContextWindowSettings(16, 4, fuse="gaussian"), range(16), 40)
+    assert torch.equal(weights, weights.flip(0))
+    assert weights.argmax() in (7, 8)
+    assert 0.1 < weights[0] < 0.25
+
+
+@given(st.sampled_from(ALLOWED), st.integers(2, 24), st.integers(0, 23), st.integers(1, 200), st.integers(0, 40))
+def test_weights_of_overlapping_windows_share_each_frame_out_whole(pair, length, overlap, frames, step):
+    """What all windows agree on comes back at every frame, whatever the lengths: their shares add up to one."""
+    schedule, fuse_method = pair
+    settings = ContextWindowSettings(length, min(overlap, length - 1), schedule=schedule, fuse=fuse_method)
+    windows = window_indices(settings, frames, step, 30)
+    clip = torch.ones(frames, 1)
+    assert torch.allclose(fuse(settings, windows, [clip[window] for window in windows]), clip, atol=1e-6)
 
 
 def test_strides_add_windows_that_skip_frames():
