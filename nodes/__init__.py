@@ -7,6 +7,7 @@ from ..host.version import check_host_version
 from .apply_domain_adapter import ApplyDomainAdapter
 from .apply_motion_lora import ApplyMotionLoRA
 from .cache_training_clips import CacheTrainingClips
+from .camera_motion import CameraMotion
 from .camera_motion_clips import CameraMotionClips
 from .condition_on_image import ConditionOnImage
 from .context_window import ContextWindow
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConditionOnImage,
     InspectMotionFile,
     MotionControl,
+    CameraMotion,
 ]
 
 

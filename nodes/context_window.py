@@ -50,8 +50,8 @@ class ContextWindow(io.ComfyNode):
                     options=list(SCHEDULES),
                     default="uniform",
                     tooltip="uniform: windows move from step to step, which hides seams. static: the same windows at "
-                    "every step. looped: windows run over the end. batched: no overlap. composite: frames from all over "
-                    "the clip in the first tenth of the steps, so that it becomes one scene, then uniform.",
+                    "every step. looped: windows run over the end. batched: no overlap. composite: frames from all "
+                    "over the clip in the first tenth of the steps, so that it becomes one scene, then uniform.",
                 ),
                 io.Combo.Input(
                     "fuse",
