@@ -10,6 +10,7 @@ from ...motion_modules.module import MotionModule
 from ...training.data.clips import TrainingClips
 from ..diffusers_base import DiffusersBase
 from ..diffusers_denoiser import DiffusersDenoiser
+from ..motion_files import add_motion_lora, load_motion_lora
 from ..toy_world.drawn_clips import camera_clips, still_clips, video_clips
 from ..toy_world.measures import ClipMeasures, measure
 from ..toy_world.picture_codec import as_levels
@@ -17,7 +18,6 @@ from ..toy_world.waves import NUM_FRAMES, Waves, scene
 from .animation import animate
 from .plan import DemoPlan
 from .school import Graduates, motion_shares
-from .trained_weights import add_motion_lora
 
 CLIPS_SEED = 1000
 """Of scenes that no run has seen."""
@@ -59,7 +59,7 @@ class Curator:
     def exhibit(self) -> Exhibition:
         base, module = self.graduates.load_base(), self.graduates.load_module()
         moved = self.graduates.load_module()
-        add_motion_lora(moved, self.graduates.motion_lora.path)
+        add_motion_lora(moved, load_motion_lora(self.graduates.motion_lora.path), 1.0)
         count, seed = self.plan.num_measured, self.seed + CLIPS_SEED
         own, motion = base.alphas, motion_shares()
         return Exhibition(

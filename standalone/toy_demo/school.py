@@ -17,6 +17,7 @@ from ...training.stages import new_motion_module
 from ...training.trainee import DOMAIN_ADAPTER, MOTION_LORA, MOTION_MODULE
 from ..diffusers_base import DiffusersBase
 from ..diffusers_stages import prepare_domain_adapter, prepare_motion_lora, prepare_motion_module
+from ..motion_files import load_domain_adapter, load_motion_module, with_domain_adapter
 from ..toy_world.drawn_clips import camera_clips, still_clips, video_clips
 from ..toy_world.toy_encoder import ToyEncoder
 from ..toy_world.waves import NUM_FRAMES
@@ -24,7 +25,6 @@ from .plan import DemoPlan
 from .runs import TrainedRun, hash_of, train
 from .terminal import Terminal
 from .toy_base import BASE, CPU, prepare_base, toy_base_from
-from .trained_weights import motion_module_from, with_domain_adapter
 
 LAYOUT = "v3"
 PARTS = ("Drawing and caching clips", "Training the base", "Training the domain adapter", "Training the motion module")
@@ -45,10 +45,10 @@ class Graduates:
         return toy_base_from(read_tensor_file(self.base.path).tensors, self.widths)
 
     def load_base_with_adapter(self) -> DiffusersBase:
-        return with_domain_adapter(self.load_base(), self.adapter.path)
+        return with_domain_adapter(self.load_base(), load_domain_adapter(self.adapter.path))
 
     def load_module(self) -> MotionModule:
-        return motion_module_from(self.module.path, _untrained_module(self.load_base(), 0).spec)
+        return load_motion_module(self.module.path)
 
 
 class School:
@@ -106,7 +106,7 @@ class School:
         structure = {"layout": LAYOUT, "base": hash_of(base.path), "domain_adapter": hash_of(adapter.path)}
 
         def prepare():
-            adapted = with_domain_adapter(self._base(base), adapter.path)
+            adapted = with_domain_adapter(self._base(base), load_domain_adapter(adapter.path))
             return prepare_motion_module(adapted, CPU, torch.float32, _untrained_module(adapted, self.seed))
 
         return train(self.runs, MOTION_MODULE, videos, self.plan.module, structure, prepare)
@@ -118,7 +118,7 @@ class School:
 
         def prepare():
             plain = self._base(base)
-            motion = motion_module_from(module.path, _untrained_module(plain, 0).spec)
+            motion = load_motion_module(module.path)
             return prepare_motion_lora(plain, CPU, torch.float32, motion, module.path.parent.name, rank, self.seed)
 
         return train(self.runs, MOTION_LORA, camera, self.plan.motion_lora, structure, prepare)
