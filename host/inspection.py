@@ -19,6 +19,7 @@ from ..lora.motion_lora import MotionLoRA, fit, read_motion_lora
 from ..lora.report import describe_domain_adapter, describe_motion_lora
 from ..motion_modules.load import MotionFile, read_motion_file
 from ..motion_modules.report import describe_motion_module
+from .editor import show_text
 from .folders import LORAS, MOTION_LORAS, MOTION_MODULES, file_stamp, find_file
 
 FOLDERS = (MOTION_MODULES, MOTION_LORAS, LORAS)
@@ -46,8 +47,8 @@ def motion_file_stamp(listed: str) -> str:
     return f"{file_stamp(folder, name) if folder in FOLDERS else listed} {hash(tuple(list_motion_files()))}"
 
 
-def inspect_motion_file(listed: str) -> str:
-    """What a listed file is, a fact a line.
+def inspect_motion_file(listed: str, node_id: str | None = None) -> str:
+    """What a listed file is, a fact a line; in the editor the node shows it.
 
     Raises: CheckpointError if the file is gone, damaged, or not in one of the folders.
     """
@@ -63,7 +64,9 @@ def inspect_motion_file(listed: str) -> str:
         kind.remedy,
         *_fitting(kind, _without_values(file)),
     ]
-    return "\n".join(facts)
+    report = "\n".join(facts)
+    show_text(node_id, report)
+    return report
 
 
 def _nothing(_: TensorFile) -> Iterator[str]:

@@ -16,6 +16,7 @@ from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
 from .load_training_clips import LoadTrainingClips
 from .motion_control import MotionControl
+from .prompt_travel import PromptTravel
 from .sample_animation import SampleAnimation
 from .save_domain_adapter import SaveDomainAdapter
 from .save_motion_lora import SaveMotionLoRA
@@ -46,6 +47,7 @@ NODES: list[type[io.ComfyNode]] = [
     InspectMotionFile,
     MotionControl,
     CameraMotion,
+    PromptTravel,
 ]
 
 

@@ -27,6 +27,7 @@ class InspectMotionFile(io.ComfyNode):
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="What the file is, a fact a line.")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -36,5 +37,5 @@ class InspectMotionFile(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        report = inspect_motion_file(file)
+        report = inspect_motion_file(file, cls.hidden.unique_id)
         return io.NodeOutput(report, ui=ui.PreviewText(report))

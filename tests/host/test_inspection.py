@@ -1,6 +1,7 @@
 """What InspectMotionFile says of the files in the three folders."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,8 +99,10 @@ def test_looking_for_what_fits_logs_nothing_of_the_other_files(inspection, caplo
     assert "because" not in caplog.text
 
 
-def test_the_node_gives_the_report_and_shows_it(inspection):
+def test_the_node_gives_the_report_and_shows_it(inspection, monkeypatch):
     from motiongraft.nodes.inspect_motion_file import InspectMotionFile
+
+    monkeypatch.setattr(InspectMotionFile, "hidden", SimpleNamespace(unique_id=None))
 
     output = InspectMotionFile.execute("loras/adapter.safetensors")
     assert "a domain adapter" in output.args[0]
