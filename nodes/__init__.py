@@ -11,6 +11,7 @@ from .camera_motion import CameraMotion
 from .camera_motion_clips import CameraMotionClips
 from .condition_on_image import ConditionOnImage
 from .context_window import ContextWindow
+from .evaluate_animation import EvaluateAnimation
 from .inflate_model import InflateModel
 from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     MotionControl,
     CameraMotion,
     PromptTravel,
+    EvaluateAnimation,
 ]
 
 
