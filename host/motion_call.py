@@ -120,10 +120,17 @@ def bind_modules(
         own_frames = call.num_frames - call.num_leading
         check_clip_length(own_frames, None, splice.spec.num_positions, 0, splice.name)
         module, *scheduled = (each.model for each in modules)
+        if key not in calls:  # called without ComfyUI's sampling around it, for a whole clip
+            whole = splice.tensors_for(call.frames, frames, x.shape[-2:])
+            tensors = {name: tensor.repeat(chunks, 1, 1, 1) for name, tensor in whole.items()}
+        tensors = {name: tensor.to(x.device) for name, tensor in tensors.items()}
+        _check_sizes(tensors, x)
         call = replace(call, splice=splice, module=module, image=tensors.get(IMAGE))
         if scheduled or splice.controls:
-            percent = percent_of(executor.class_obj.model_sampling, float(t.max()))
-            call = _at_percent(call, percent, scheduled, tensors)
+            depends_on_step = scheduled or not all(control.acts_always for control in splice.controls)
+            sampling = executor.class_obj.model_sampling
+            percent = percent_of(sampling, float(t.max())) if depends_on_step else 0.0
+            call = _at_percent(call, splice, percent, scheduled, tensors)
     options = {**transformer_options, STATE: {**calls, key: replace(call, is_bound=True, last_features=[])}}
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -139,16 +146,29 @@ def call_of(key: str, options: TransformerOptions) -> MotionCall:
     return call
 
 
-def _at_percent(call: MotionCall, percent: float, scheduled: list[Any], tensors: Mapping[str, Tensor]) -> MotionCall:
+def _at_percent(
+    call: MotionCall, splice: "Splice", percent: float, scheduled: list[Any], tensors: Mapping[str, Tensor]
+) -> MotionCall:
     """The call with what acts at a share of the sampling: controls, and MotionLoRAs that have a schedule."""
-    assert call.splice is not None
-    acting = [(index, each) for index, each in enumerate(call.splice.controls) if each.acts_at(percent)]
     controls = tuple(
-        ControlledFrames(each, factors_of(each, call.frames, call.total_frames), tensors.get(f"{MASK}{index}"))
-        for index, each in acting
+        ControlledFrames(control, factors_of(control, call.frames, call.total_frames), tensors.get(f"{MASK}{index}"))
+        for index, control in enumerate(splice.controls)
+        if control.acts_at(percent)
     )
     run = scheduled_runner(call.module, scheduled[0], percent) if scheduled else run_plainly
     return replace(call, controls=controls, adjust=Adjustments(run))
+
+
+def _check_sizes(tensors: Mapping[str, Tensor], x: Tensor) -> None:
+    """Raises: HostError if the UNet is run on other pieces of the picture than ComfyUI gave out."""
+    for tensor in tensors.values():
+        if len(tensor) != len(x) or tensor.shape[-2:] != x.shape[-2:]:
+            (own_height, own_width), (height, width) = tensor.shape[-2:], x.shape[-2:]
+            raise HostError(
+                f"a mask or image for {len(tensor)} frames of {own_width * 8}×{own_height * 8} pixels met latents for "
+                f"{len(x)} of {width * 8}×{height * 8}: another extension runs the model in tiles. "
+                "Take its tiling out, or the mask or image."
+            )
 
 
 def _with_output_norm_innermost(wrappers: dict[str, Any], key: str) -> dict[str, Any]:

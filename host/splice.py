@@ -81,11 +81,14 @@ class Splice:
 
     @property
     def controls(self) -> list[MotionControl]:
-        """All controls, in an order that is the same at each call."""
-        return [] if self.control is None else list(self.control.chain())
+        """All controls that change something, in an order that is the same at each call."""
+        return [] if self.control is None else [each for each in self.control.chain() if not each.is_neutral]
 
     def tensors_for(self, frames: Sequence[int], num_frames: int, size: Sequence[int]) -> dict[str, Tensor]:
         """What a call for some frames of a clip must have at hand, by name. Shapes: `f c h w` each"""
+        if self.control is not None:
+            # Here too: a guider may run a second model beside the one that `check_clip` was asked for.
+            self.control.check_clip(num_frames)
         masks = {index: control.mask for index, control in enumerate(self.controls) if control.mask is not None}
         tensors = {f"{MASK}{index}": latent_mask(mask, frames, size) for index, mask in masks.items()}
         return tensors if self.image is None else {**tensors, IMAGE: self.image.seen_by(list(frames), num_frames)}

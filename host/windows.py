@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..sampling.context_windows import ContextWindowSettings
 from ..sampling.window_indices import fuse_weights, window_indices
+from .noise_schedule import percent_of
 
 SCHEDULES = {
     "uniform": ContextSchedules.UNIFORM_STANDARD,
@@ -46,6 +47,9 @@ class MotionContextHandler(IndexListContextHandler):
             freenoise=settings.freenoise,
             causal_window_fix=False,
         )
+        self._sigma: float | None = None
+        self.share = 0.0
+        """Of the sampling that is done, by noise level: not every sampler's steps are known."""
         self._window: IndexListContextWindow | None = None
         # Weak: ComfyUI cleans up the controls that it knows, and the handler outlives the run. The conditioning of
         # the window that runs holds the slices as long as they are needed.
@@ -59,6 +63,8 @@ class MotionContextHandler(IndexListContextHandler):
         window of neighbouring frames.
         """
         num_frames = x_in.shape[0]
+        if model is not None and self._sigma is not None:
+            self.share = percent_of(model.model_sampling, self._sigma)
         windows = super().get_context_windows(model, x_in, model_options)
         length = min(self.context_length, num_frames)
         whole = [window for window in windows if _is_whole(window.index_list, length, num_frames)]
@@ -68,6 +74,11 @@ class MotionContextHandler(IndexListContextHandler):
             whole.append(_moved(windows[0], list(range(start, start + length))))
             missing -= set(whole[-1].index_list)
         return whole
+
+    def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
+        """Note where the sampling is."""
+        self._sigma = float(timestep[0])
+        super().set_step(timestep, model_options)
 
     def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
         """The conditioning of one window; cond and uncond share each sliced control, so that they batch."""
@@ -135,9 +146,8 @@ def _schedule(settings: ContextWindowSettings) -> ContextSchedule:
     if settings.schedule in SCHEDULES:
         return comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule])
 
-    def windows(num_frames: int, handler: IndexListContextHandler, model_options: dict[str, Any]) -> list[list[int]]:
-        sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
-        return window_indices(settings, num_frames, handler._step, 1 if sigmas is None else len(sigmas) - 1)
+    def windows(num_frames: int, handler: "MotionContextHandler", _: dict[str, Any]) -> list[list[int]]:
+        return window_indices(settings, num_frames, handler._step, handler.share)
 
     return ContextSchedule(settings.schedule, windows)
 

@@ -19,10 +19,8 @@ Source: comfy/ldm/modules/attention.py `attention_pytorch` splits at the same nu
 """
 
 
-def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int, factor: float = 1.0) -> Tensor:
+def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int) -> Tensor:
     """What each frame's pixel gathers from the same pixel in the other frames of its clip.
-
-    `factor` multiplies what frames mean to each other, before the softmax.
 
     Nothing is rearranged: each clip's q, k and v are strided views of the one projection, and the result lands in the
     token layout. 4-D views stay on the fused kernels, 5-D views do not (docs/performance.md).
@@ -33,20 +31,20 @@ def attend_over_time(qkv: Tensor, num_frames: int, num_heads: int, factor: float
     frames, tokens, width = qkv.shape
     if torch.is_grad_enabled():
         views = cast(Any, _Views).apply(qkv, num_frames, num_heads)
-        parts = [part.permute(2, 0, 1, 3).flatten(2) for part in _attend(views, factor)]
+        parts = [part.permute(2, 0, 1, 3).flatten(2) for part in _attend(views)]
         return _joined(parts, -(-tokens // MAX_SEQUENCES))
     out = qkv.new_empty(frames, tokens, width // 3)
     places = _views(out, num_frames, 1, num_heads)
-    for place, part in zip(places, _attend(_views(qkv, num_frames, 3, num_heads), factor), strict=True):
+    for place, part in zip(places, _attend(_views(qkv, num_frames, 3, num_heads)), strict=True):
         place.copy_(part)
     return out
 
 
-def _attend(views: Sequence[Tensor], factor: float) -> Iterator[Tensor]:
+def _attend(views: Sequence[Tensor]) -> Iterator[Tensor]:
     """The attention of each part. Shapes: q, k and v in turn, `n' h f d` -> `n' h f d` each"""
     for first in range(0, len(views), 3):
         q, k, v = views[first : first + 3]
-        yield F.scaled_dot_product_attention(q, k, v, scale=None if factor == 1 else factor * q.shape[-1] ** -0.5)
+        yield F.scaled_dot_product_attention(q, k, v)
 
 
 def _views(tokens: Tensor, num_frames: int, num_matrices: int, num_heads: int) -> tuple[Tensor, ...]:
@@ -125,8 +123,9 @@ class TemporalSelfAttention(nn.Module):
         Shapes: tokens `(b f) n c` -> `(b f) n c`
         """
         qkv = adjust.run(self.to_qkv, self.pos_encoder.add_to(tokens, num_frames))
-        factor = adjust.attention_scale
-        if isinstance(factor, Tensor):
-            qkv[..., : tokens.shape[2]] *= factor.flatten(1).unsqueeze(2).to(qkv)  # a factor of q is one of q k
-            factor = 1.0
-        return adjust.run(self.to_out[0], attend_over_time(qkv, num_frames, self.num_heads, factor))
+        scale = adjust.attention_scale
+        if isinstance(scale, Tensor):
+            scale = scale.flatten(1).unsqueeze(2).to(qkv)
+        if isinstance(scale, Tensor) or scale != 1:
+            qkv[..., : tokens.shape[2]] *= scale  # of q alone; a kernel's own scale may not be 0
+        return adjust.run(self.to_out[0], attend_over_time(qkv, num_frames, self.num_heads))

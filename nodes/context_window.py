@@ -43,7 +43,7 @@ class ContextWindow(io.ComfyNode):
                     min=1,
                     max=10,
                     tooltip="1: neighbouring frames only. n: also windows over every 2nd to 2^(n-1)th frame, for slow "
-                    "motion across the clip. For schedules uniform and looped.",
+                    "motion across the clip. For schedules uniform, looped and composite.",
                 ),
                 io.Combo.Input(
                     "schedule",
@@ -51,7 +51,7 @@ class ContextWindow(io.ComfyNode):
                     default="uniform",
                     tooltip="uniform: windows move from step to step, which hides seams. static: the same windows at "
                     "every step. looped: windows run over the end. batched: no overlap. composite: frames from all "
-                    "over the clip in the first tenth of the steps, so that it becomes one scene, then uniform.",
+                    "over the clip in the first tenth of the sampling, so that it becomes one scene, then uniform.",
                 ),
                 io.Combo.Input(
                     "fuse",

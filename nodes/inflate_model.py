@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..host.inflate import inflate_model
 from ..host.motion_modules import LoadedMotionModule
 from ..sampling.beta_schedules import AUTO, OPTIONS
-from ..sampling.motion_control import MotionControl as MotionControl
+from ..sampling.motion_control import MotionControl
 from .sockets import CATEGORY, MotionControlSocket, MotionModuleSocket
 
 

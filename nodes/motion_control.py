@@ -104,7 +104,8 @@ class MotionControl(io.ComfyNode):
         blocks: str = "",
     ) -> io.NodeOutput:
         frames, parts = parse_frame_values(per_frame, "per_frame"), parse_part_factors(blocks, "blocks")
+        masks = None if mask is None else motion_control.as_masks(mask)
         control = motion_control.MotionControl(
-            strength, attention_scale, start_percent, end_percent, mask, frames, parts, previous
+            strength, attention_scale, start_percent, end_percent, masks, frames, parts, previous
         )
         return io.NodeOutput(control)

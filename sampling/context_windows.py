@@ -52,6 +52,11 @@ class ContextWindowSettings:
                 "fuse relative measures the distance to a window's middle, which a window over the end does not have. "
                 "With schedule looped, set fuse to pyramid or flat."
             )
+        if self.fuse == "overlap-linear" and self.schedule == "composite":
+            raise SettingsError(
+                "fuse overlap-linear ramps where windows overlap, and the shuffled windows of composite do not. "
+                "With schedule composite, set fuse to pyramid, flat or gaussian."
+            )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

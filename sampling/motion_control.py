@@ -33,7 +33,7 @@ class MotionControl:
     previous: "MotionControl | None" = None
 
     def __post_init__(self):
-        if not 0 <= self.start_percent <= self.end_percent <= 1:
+        if not 0 <= self.start_percent < self.end_percent <= 1:
             raise SettingsError(
                 f"start_percent {self.start_percent:g} and end_percent {self.end_percent:g} are no part of the "
                 "sampling; expected 0 to 1, the start first."
@@ -47,7 +47,17 @@ class MotionControl:
 
     def acts_at(self, percent: float) -> bool:
         """Whether a share of the sampling lies in its part."""
-        return self.start_percent <= percent <= self.end_percent
+        return self.start_percent <= percent < self.end_percent or percent == self.end_percent == 1
+
+    @property
+    def acts_always(self) -> bool:
+        """Whether its part of the sampling is all of it."""
+        return (self.start_percent, self.end_percent) == (0, 1)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it changes nothing, whatever its mask and its part of the sampling."""
+        return self.strength == self.attention_scale == 1 and self.per_frame is None and not self.blocks.factors
 
     def check_clip(self, num_frames: int) -> None:
         """Raises: SettingsError if the values or masks of this control or one before are not those of such a clip."""
@@ -70,11 +80,13 @@ class ControlledFrames:
     """Strength by frame, blocks apart. Shapes: `f`"""
     mask: Tensor | None
     """Shapes: `(b f) 1 h w`, at the size of the latents"""
+    scaled: dict[tuple[int, ...], Tensor] = field(default_factory=lambda: {})
+    """The mask at the sizes of features that were asked for."""
 
     def strength_at(self, name: str, x: Tensor) -> Tensor | float:
         """The strength of the transformer of this name, on features of a call.
 
-        Shapes: x `(b f) c h w` -> `(b f) 1 h w`, or one number where all pixels of all frames have it
+        Shapes: x `(b f) c h w` -> `(b f) 1 h w` or `(b f) 1 1 1`, or one number where all frames have it
         """
         by_frame = self.factors * self.control.blocks.of(name)
         if self.mask is None and bool((by_frame == by_frame[0]).all()):
@@ -90,7 +102,23 @@ class ControlledFrames:
         """A factor where the mask is white, 1 where it is black."""
         if self.mask is None:
             return value
-        return 1 + F.interpolate(self.mask, size=x.shape[-2:], mode="area").to(x) * (value - 1)
+        size = tuple(x.shape[-2:])
+        if size not in self.scaled:
+            self.scaled[size] = F.interpolate(self.mask, size=size, mode="area").to(x)
+        return 1 + self.scaled[size] * (value - 1)
+
+
+def as_masks(mask: Tensor) -> Tensor:
+    """A mask as ComfyUI's nodes give it, one or many. Shapes: `h w`, `f h w` or `f 1 h w` -> `f h w`
+
+    Raises: SettingsError for a tensor of another form.
+    """
+    if mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
+        raise SettingsError(
+            f"mask: expected frames×height×width, found {'×'.join(map(str, mask.shape))}. Connect a mask; an image "
+            "becomes one through Convert Image to Mask."
+        )
+    return mask.reshape(-1, *mask.shape[-2:])
 
 
 def factors_of(control: MotionControl, frames: Sequence[int], num_frames: int) -> Tensor:
@@ -101,8 +129,9 @@ def factors_of(control: MotionControl, frames: Sequence[int], num_frames: int) -
 
 def latent_mask(mask: Tensor, frames: Sequence[int], size: Sequence[int]) -> Tensor:
     """The masks of a window's frames at the size of the latents. Shapes: `f h w` or `1 h w` -> `f' 1 h w`"""
-    own = mask.expand(max(frames) + 1, -1, -1) if mask.shape[0] == 1 else mask
-    return F.interpolate(own[list(frames)][:, None].float(), size=tuple(size), mode="area").clamp(0, 1)
+    own = mask if mask.shape[0] == 1 else mask[list(frames)]
+    scaled = F.interpolate(own[:, None].float(), size=tuple(size), mode="area").clamp(0, 1)
+    return scaled.expand(len(frames), -1, -1, -1)
 
 
 def strength_of(controls: Sequence[ControlledFrames], name: str, x: Tensor) -> Tensor | float:

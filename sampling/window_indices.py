@@ -19,23 +19,27 @@ Window = list[int]
 COMPOSITE = "composite"
 """The schedule whose first steps are shuffled; after them it is uniform."""
 EARLY = 0.1
-"""Share of the steps that are shuffled. Source: s9roll7/animatediff-cli-prompt-travel pipelines/context.py."""
+"""Share of the sampling that is shuffled. Source: s9roll7/animatediff-cli-prompt-travel pipelines/context.py."""
+DRAWS = 10_000
+"""Different shuffles over a whole sampling."""
 BELL_WIDTH = 0.25
-"""Standard deviation of the weights of `gaussian`, in lengths of a window: at its ends a frame counts an eighth."""
+"""Standard deviation of the weights of `gaussian`, in lengths of a window: at its ends a frame counts about a sixth."""
 SMALLEST_WEIGHT = 1e-37
 """Where a linear ramp ends: no frame of a window weighs nothing. Source: ComfyUI context_windows.py."""
 
 
-def window_indices(settings: ContextWindowSettings, num_frames: int, step: int, num_steps: int = 1) -> list[Window]:
-    """The windows of a clip at a step of so many. Together they hold every frame; each holds as many, all distinct.
+def window_indices(settings: ContextWindowSettings, num_frames: int, step: int, share: float = 0.0) -> list[Window]:
+    """The windows of a clip at a step. Together they hold every frame; each holds as many, all distinct.
 
-    Units: step counts the sampler's steps from 0; windows of all schedules but static and batched move with it.
+    Units: step counts the sampler's steps from 0; share is that of the sampling that is done, from 0 to 1. Windows of
+    all schedules but static and batched move.
     """
     if num_frames <= settings.length:
         return [list(range(num_frames))]
-    is_early = step < max(1, round(EARLY * num_steps))
-    schedule = _shuffled if settings.schedule == COMPOSITE and is_early else SCHEDULE_WINDOWS[settings.schedule]
-    windows = schedule(settings, num_frames, step)
+    if settings.schedule == COMPOSITE and share < EARLY:
+        windows = _shuffled(settings, num_frames, share)
+    else:
+        windows = SCHEDULE_WINDOWS[settings.schedule](settings, num_frames, step)
     return _completed(windows, settings.length, num_frames)
 
 
@@ -149,13 +153,13 @@ def _uniform(settings: ContextWindowSettings, num_frames: int, step: int) -> lis
     return _each_once(windows)
 
 
-def _shuffled(settings: ContextWindowSettings, num_frames: int, step: int) -> list[Window]:
+def _shuffled(settings: ContextWindowSettings, num_frames: int, share: float) -> list[Window]:
     """Frames from all over the clip in each window, others at every step, so that the clip becomes one scene.
 
     Source: s9roll7/animatediff-cli-prompt-travel pipelines/context.py, `shuffle`; its draws are not repeatable, ours
-    belong to the step.
+    belong to the share of the sampling.
     """
-    drawn = torch.randperm(num_frames, generator=torch.Generator().manual_seed(step))
+    drawn = torch.randperm(num_frames, generator=torch.Generator().manual_seed(round(share * DRAWS)))
     order = cast(list[int], cast(Any, drawn).tolist())
     order += order[: -num_frames % settings.length]
     return [sorted(order[first : first + settings.length]) for first in range(0, len(order), settings.length)]

@@ -97,7 +97,7 @@ def _guided_noise(
     denoiser: Denoiser, x: Tensor, level: NoiseLevel, prompts: Prompts, settings: AnimationSettings, step: int
 ) -> Tensor:
     """The noise in a clip, window by window. Shapes: x `f c h w` -> the same"""
-    windows = window_indices(settings.windows, len(x), step, settings.steps)
+    windows = window_indices(settings.windows, len(x), step, step / settings.steps)
     parts = [_noise_of_window(denoiser, x[window], level, prompts, settings) for window in windows]
     return parts[0] if len(parts) == 1 else fuse(settings.windows, windows, parts)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from motiongraft.core.errors import SettingsError
+from motiongraft.core.errors import HostError, SettingsError
 from motiongraft.core.part_factors import parse_part_factors
 from motiongraft.sampling.frame_values import parse_frame_values
 from motiongraft.sampling.motion_control import MotionControl
@@ -129,6 +129,33 @@ def test_frames_of_a_window_have_their_own_strengths(scene, inflate):
     assert_differs(found[:16], plain[:16])
 
 
+def test_two_controls_that_meet_leave_no_step_without_motion(scene, inflate):
+    """At the share where one ends and the other begins, one of them acts."""
+    from motiongraft.host.inflate import inflate_model
+
+    both = inflate_model(
+        inflate(MotionControl(0.0, start_percent=0.5)),
+        scene.motion("v3", seed=1),
+        USE_EXISTING,
+        MotionControl(0.0, end_percent=0.5),
+    )
+    for timestep in (501, 500, 499, 498):
+        assert not torch.equal(at(scene, both, timestep), at(scene, scene.model, timestep))
+
+
+def test_a_pack_that_cuts_the_picture_into_tiles_is_told(scene, inflate):
+    mask = torch.ones(1, 64, 64)
+
+    def tiled(apply, arguments):
+        left = {**arguments["c"]}
+        return apply(arguments["input"][..., :4], arguments["timestep"], **left).repeat(1, 1, 1, 2)
+
+    model = inflate(MotionControl(0.5, mask=mask)).clone()
+    model.set_model_unet_function_wrapper(tiled)
+    with pytest.raises(HostError, match="runs the model in tiles"):
+        scene.sample(model)
+
+
 def test_it_works_beside_an_area_and_every_sampler_takes_it(scene, inflate):
     mask = torch.zeros(FRAMES, 64, 64)
     mask[:, 16:48] = 1
@@ -174,7 +201,7 @@ def test_the_node_gives_what_its_widgets_say(host):
     mask = torch.ones(1, 8, 8)
     (first,) = Node.execute(0.5, 1.1, 0.1, 0.9, mask, "1, 0.5", None, "up_blocks: 0.5").args
     assert (first.strength, first.attention_scale, first.start_percent, first.end_percent) == (0.5, 1.1, 0.1, 0.9)
-    assert first.mask is mask
+    assert torch.equal(first.mask, mask)
     assert first.per_frame.values == (1, 0.5)
     assert first.blocks.factors == (("up_blocks", 0.5),)
     (second,) = Node.execute(1.0, 1.0, 0.0, 1.0, previous=first).args

@@ -45,7 +45,7 @@ def test_windows_are_those_that_comfyui_samples_with(handler, schedule):
 @pytest.mark.parametrize("fuse_method", FUSE_METHODS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_fused_predictions_are_comfyuis(host, handler, schedule, fuse_method):
-    if (schedule, fuse_method) == ("looped", "relative"):
+    if (schedule, fuse_method) in (("looped", "relative"), ("composite", "overlap-linear")):
         return
     for overlap, frames, step in itertools.product((0, 1, 3, 7), (17, 21, 40), (0, 1, 3)):
         settings = ContextWindowSettings(8, overlap, 2, schedule, fuse_method)

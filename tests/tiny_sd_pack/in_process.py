@@ -52,12 +52,16 @@ class InProcessHost:
         cfg: float = 7.5,
         sampler: str = "euler",
         scheduler: str = "normal",
+        denoise: float = 1.0,
     ) -> Tensor:
-        """Latents after KSampler from full noise. Shapes: `f c h w`, with f the number of frames."""
+        """Latents after KSampler. Shapes: `f c h w`, with f the number of frames."""
         sample = self.module("comfy.sample")
         noise = sample.prepare_noise(latent, seed)
         return sample.sample(
-            model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seed
+            *(model, noise, steps, cfg, sampler, scheduler, positive, negative, latent),
+            denoise=denoise,
+            disable_pbar=True,
+            seed=seed,
         )
 
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from motiongraft.core.errors import SettingsError
 from motiongraft.core.part_factors import PartFactors, parse_part_factors
 from motiongraft.motion_modules.adjustments import Adjustments
-from motiongraft.motion_modules.attention import attend_over_time
+from motiongraft.motion_modules.attention import TemporalSelfAttention
 from motiongraft.sampling.frame_values import FrameValues, parse_frame_values
 from motiongraft.sampling.motion_control import (
     ControlledFrames,
     MotionControl,
+    as_masks,
     attention_scale_of,
     factors_of,
     latent_mask,
@@ -130,7 +131,27 @@ class TestStrength:
         assert found[:, 0, 0, 0].tolist() == [0.75, 1, 0]
         assert latent_mask(masks[4:], [3, 4, 0], (2, 3)).eq(1).all()
 
-    @pytest.mark.parametrize(("start", "end"), [(-0.1, 1), (0.6, 0.5), (0, 1.1)])
+    def test_two_controls_that_meet_share_the_sampling_out_without_a_gap(self):
+        first, second = MotionControl(end_percent=0.5), MotionControl(start_percent=0.5)
+        for percent in (0, 0.25, 0.5, 0.75, 1):
+            assert first.acts_at(percent) != second.acts_at(percent)
+        assert MotionControl().acts_at(0)
+        assert MotionControl().acts_at(1)
+
+    @pytest.mark.parametrize("shape", [(8, 6), (1, 8, 6), (4, 8, 6), (4, 1, 8, 6)])
+    def test_masks_of_every_form_that_comfyui_has_are_taken(self, shape):
+        assert as_masks(torch.ones(shape)).shape == (4 if shape[0] == 4 else 1, 8, 6)
+
+    def test_what_is_no_mask_is_refused(self):
+        with pytest.raises(SettingsError, match="height×width, found 4×8×8×3"):
+            as_masks(torch.ones(4, 8, 8, 3))
+
+    def test_a_control_that_changes_nothing_is_neutral(self):
+        assert MotionControl(mask=torch.zeros(1, 8, 8), start_percent=0.5).is_neutral
+        assert not MotionControl(attention_scale=1.1).is_neutral
+        assert not MotionControl(per_frame=FrameValues((1, 0))).is_neutral
+
+    @pytest.mark.parametrize(("start", "end"), [(-0.1, 1), (0.6, 0.5), (0, 1.1), (0.5, 0.5)])
     def test_a_part_of_the_sampling_that_is_none_is_refused(self, start, end):
         with pytest.raises(SettingsError, match="are no part of the sampling"):
             MotionControl(start_percent=start, end_percent=end)
@@ -169,13 +190,16 @@ class TestTransformer:
         found, whole = module(x, 8, Adjustments(strength=0.5)), module(x, 8)
         assert (found - (x + whole) / 2).abs().max() < 1e-6
 
-    @pytest.mark.parametrize("factor", [0.0, 0.5, 1.3])
-    def test_the_attention_scale_multiplies_what_frames_mean_to_each_other(self, factor):
-        qkv = torch.randn(6, 5, 3 * 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        found = attend_over_time(qkv, 6, 2, factor)
+    @pytest.mark.parametrize("scale", [0.0, 0.5, 1.3])
+    def test_the_attention_scale_multiplies_what_frames_mean_to_each_other(self, scale):
+        torch.manual_seed(0)
+        attention = TemporalSelfAttention(16, 32, 2).double()
+        tokens = torch.randn(6, 5, 16, dtype=torch.float64)
+        found = attention(tokens.clone(), 6, Adjustments(attention_scale=scale))
+        qkv = attention.to_qkv(tokens + attention.pos_encoder.pe[0, :6, None])
         q, k, v = (part.reshape(6, 5, 2, 8).permute(1, 2, 0, 3) for part in qkv.chunk(3, -1))
-        weights = (factor * q @ k.transpose(-1, -2) / 8**0.5).softmax(-1)
-        expected = (weights @ v).permute(2, 0, 1, 3).reshape(6, 5, 16)
+        weights = (scale * q @ k.transpose(-1, -2) / 8**0.5).softmax(-1)
+        expected = attention.to_out[0]((weights @ v).permute(2, 0, 1, 3).reshape(6, 5, 16))
         assert (found - expected).abs().max() < 1e-12
 
     def test_an_attention_scale_by_pixel_is_that_of_each_pixel(self, transformer):
@@ -186,7 +210,3 @@ class TestTransformer:
         sharp, plain = module(x, 8, Adjustments(attention_scale=1.5)), module(x, 8)
         assert (found[..., :2] - sharp[..., :2]).abs().max() < 1e-5
         assert torch.equal(found[..., 2:], plain[..., 2:])
-
-    def test_an_attention_scale_of_one_is_bitwise_none(self):
-        qkv = torch.randn(6, 5, 48)
-        assert torch.equal(attend_over_time(qkv, 6, 2, 1.0), attend_over_time(qkv, 6, 2))
