@@ -44,6 +44,28 @@ def test_example_workflow_becomes_an_animation_of_all_frames(client: ComfyClient
     assert Progress("7", "SampleAnimation", STEPS, STEPS) in steps
 
 
+def test_the_long_loop_becomes_an_animation_longer_than_a_window(client: ComfyClient, tmp_path: Path) -> None:
+    nodes: dict[str, Any] = json.loads(WORKFLOW.with_name("long_loop.json").read_text(encoding="utf-8"))
+    prompts = {"prompts": "0: a cat\n10: a dog", "num_frames": 20}
+    toy = {**TOY_SETTINGS, "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 20}}
+    for node in nodes.values():
+        node["inputs"].update({**toy, "MotionGraft_PromptTravel": prompts}.get(node["class_type"], {}))
+    prompt_id = client.queue(nodes)
+    client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
+    outputs = [client.download(output, tmp_path) for output in client.outputs(prompt_id)]
+    with Image.open(next(path for path in outputs if path.suffix == ".webp")) as animation:
+        assert getattr(animation, "n_frames", 1) == 20
+
+
+def test_prompts_for_another_number_of_frames_are_refused_in_words(client: ComfyClient) -> None:
+    nodes: dict[str, Any] = json.loads(WORKFLOW.with_name("long_loop.json").read_text(encoding="utf-8"))
+    for node in nodes.values():
+        node["inputs"].update(TOY_SETTINGS.get(node["class_type"], {}))
+    prompt_id = client.queue(nodes)
+    with pytest.raises(ExecutionError, match="48"):
+        client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
+
+
 def test_second_run_reports_what_the_cache_held(client: ComfyClient) -> None:
     for seed in (2, 3):
         prompt_id = client.queue(workflow(SampleAnimation={"seed": seed}))
