@@ -66,6 +66,12 @@ def test_prompts_for_another_number_of_frames_are_refused_in_words(client: Comfy
         client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
 
 
+def test_a_call_saved_before_an_input_came_still_runs(client: ComfyClient) -> None:
+    nodes = workflow(SampleAnimation={"seed": 4})
+    del nodes["2"]["inputs"]["generation"]
+    client.wait(client.queue(nodes), timeout_s=RUN_TIMEOUT_S)
+
+
 def test_second_run_reports_what_the_cache_held(client: ComfyClient) -> None:
     for seed in (2, 3):
         prompt_id = client.queue(workflow(SampleAnimation={"seed": seed}))
