@@ -17,6 +17,8 @@ from .terminal import Terminal, say
 from .verdicts import adapter_verdict, base_verdict, lora_verdict, module_verdict
 
 PAGE = "demo.html"
+THREADS = 2
+"""A quarter less time than one takes; toy tensors gain nothing from more."""
 PACKAGES = ("torch", "diffusers", "numpy", "pillow")
 
 
@@ -26,6 +28,7 @@ def make_page(folder: Path, plan: DemoPlan, seed: int) -> Path:
     Raises: MotionError if the folder cannot be used. Whatever stops it, the next call goes on from there.
     """
     terminal = Terminal()
+    torch.set_num_threads(min(THREADS, os.cpu_count() or 1))
     graduates = School(folder, plan, seed, terminal).teach()
     with terminal.part("Animating and measuring"):
         shown = Curator(graduates, plan, seed).exhibit()
