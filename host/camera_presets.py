@@ -9,7 +9,7 @@ import folder_paths
 from ..core.errors import CheckpointError, SettingsError
 from ..core.tensor_files import read_tensor_file
 from ..lora.motion_lora import read_motion_lora
-from .folders import MOTION_LORAS, find_file
+from .folders import MOTION_LORAS, file_stamp, find_file
 from .loras import apply_motion_lora
 from .motion_modules import LoadedMotionModule
 
@@ -42,6 +42,18 @@ def find_camera_motion(motion: str) -> Path:
 
     Raises: SettingsError for an unknown motion, CheckpointError if its file is not installed.
     """
+    return find_file(MOTION_LORAS, _installed_name(motion))
+
+
+def camera_motion_stamp(motion: str) -> str:
+    """A text that changes when the file of a motion does, or comes or goes."""
+    try:
+        return file_stamp(MOTION_LORAS, _installed_name(motion))
+    except (CheckpointError, SettingsError):
+        return motion
+
+
+def _installed_name(motion: str) -> str:
     stem = PRESETS.get(motion)
     if stem is None:
         raise SettingsError(f"motion is {motion!r}; expected one of {', '.join(PRESETS)}.")
@@ -52,16 +64,7 @@ def find_camera_motion(motion: str) -> Path:
             f"{motion} needs {stem}.ckpt in models/{MOTION_LORAS}, and it is not there. Get it from {SOURCE}, put it "
             "there and press R; or choose a file of your own in Apply MotionLoRA."
         )
-    return find_file(MOTION_LORAS, name)
-
-
-def camera_motion_stamp(motion: str) -> str:
-    """A text that changes when the file of a motion does, or comes or goes."""
-    try:
-        stat = find_camera_motion(motion).stat()
-    except (CheckpointError, SettingsError, OSError):
-        return motion
-    return f"{motion}:{stat.st_size}:{stat.st_mtime_ns}"
+    return name
 
 
 def _stem(name: str) -> str:

@@ -24,7 +24,7 @@ class ScheduledChange(nn.Module):
         self.layer = change.target.removesuffix(".weight")
         self.first = change.first_row or 0
         self.schedule = schedule
-        self.strength = strength * (1.0 if change.alpha is None else change.alpha / change.rank)
+        self.strength = strength * change.scale
         operations: Any = comfy.ops.manual_cast
         self.down = operations.Linear(change.down.shape[1], change.rank, bias=False, dtype=change.down.dtype)
         self.up = operations.Linear(change.rank, change.num_rows, bias=False, dtype=change.up.dtype)

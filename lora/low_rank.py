@@ -36,6 +36,11 @@ class LowRank:
     def num_rows(self) -> int:
         return self.up.shape[0]
 
+    @property
+    def scale(self) -> float:
+        """What `up @ down` is multiplied by."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
 
 def base_of(layers: Iterable[str]) -> str | None:
     """The family of base models whose UNet has layers of these names: only SD 1.5's has a fourth level.

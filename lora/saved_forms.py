@@ -107,8 +107,7 @@ def _name(layer: str, factor: str, layout: Layout, name: str) -> str:
 
 def _scaled_up(change: LowRank) -> Tensor:
     """The factor `up` with alpha / rank inside, since no program looks for alpha in the published layout."""
-    scale = 1.0 if change.alpha is None else change.alpha / change.rank
-    return change.up if scale == 1.0 else change.up.float() * scale
+    return change.up if change.scale == 1.0 else change.up.float() * change.scale
 
 
 def _metadata(kind: FileKind, changes: Iterable[LowRank], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,5 +79,4 @@ def with_domain_adapter(
 
 def dense(change: LowRank) -> Tensor:
     """The whole change as one matrix in float32. Shapes: -> `out in`"""
-    scale = 1.0 if change.alpha is None else change.alpha / change.rank
-    return scale * change.up.float() @ change.down.float()
+    return change.scale * change.up.float() @ change.down.float()
