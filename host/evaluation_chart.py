@@ -2,29 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import floor, log10
 from statistics import fmean
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..sampling.animation_report import AnimationMeasures
+from .picture_page import FAINT, MARGIN, TEXT, WARNING, WIDTH, Page, blank_page, tick_step
 
-WIDTH = 640
-"""Units in which everything is laid out."""
-SCALE = 2
-"""Pixels to a unit, so that the picture stays sharp in a wide node."""
-MARGIN, RIGHT, HEAD, FOOT = 18, 44, 62, 34
+RIGHT, HEAD, FOOT = 44, 62, 34
 PANEL, PANEL_TITLE, TRACK_HEIGHT = 94, 26, 82
 INSET = 6
 """Between a track's edges and the lowest and highest value."""
-BACKGROUND, TRACK, GRID, TEXT, FAINT, SEAM = "#1b1c20", "#22242a", "#363942", "#e4e6eb", "#8b909c", "#ffb454"
+TRACK, GRID, SEAM = "#22242a", "#363942", WARNING
 BLUE, GREEN, ROSE = "#6ea8fe", "#6fd69a", "#ff86b3"
-TICK_STEPS = (1, 2, 4, 8, 16, 20, 50, 100, 200, 500, 1000)
-MOST_TICKS = 17
-MOST_DOTS = 40
-"""Points that are marked one by one; of more, the line is enough."""
 MOST_DASHES = 20
 """Seams that are drawn through a panel; more would hide the curve, and are marked at its edges."""
 TICK = 7
@@ -53,46 +44,16 @@ class Panel:
         return f"{fmean(self.values):.2f}"
 
 
-@dataclass(frozen=True)
-class Page:
-    """An image, in units of the layout."""
-
-    draw: ImageDraw.ImageDraw
-
-    def box(self, left: float, top: float, right: float, bottom: float, color: str) -> None:
-        corners = [round(edge * SCALE) for edge in (left, top, right, bottom)]
-        self.draw.rectangle(
-            (corners[0], corners[1], max(corners[0], corners[2] - 1), max(corners[1], corners[3] - 1)), color
-        )
-
-    def text(self, x: float, y: float, text: str, color: str, size: float = 12, anchor: str = "lm") -> float:
-        """A line of text, and where it ends."""
-        self.draw.text((x * SCALE, y * SCALE), text, fill=color, font=_font(size), anchor=anchor)
-        return x + _font(size).getlength(text) / SCALE
-
-    def curve(self, points: Sequence[tuple[float, float]], color: str) -> None:
-        places = [(x * SCALE, y * SCALE) for x, y in points]
-        self.draw.line(places, fill=color, width=2 * SCALE, joint="curve")
-        if len(places) <= MOST_DOTS:
-            for x, y in places:
-                self.draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=color)
-
-    def dashes(self, x: float, top: float, bottom: float, color: str) -> None:
-        for start in range(round(top), round(bottom), 6):
-            self.box(x - 0.75, start, x + 0.75, min(start + 3.5, bottom), color)
-
-
 def draw_measures(measures: AnimationMeasures) -> Image.Image:
     """The picture, 640 units wide at two pixels a unit."""
     panels = list(_panels(measures))
     height = HEAD + len(panels) * (PANEL_TITLE + PANEL) + FOOT
-    image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), BACKGROUND)
-    page = Page(ImageDraw.Draw(image))
+    page = blank_page(height)
     _draw_head(page, measures)
     for index, panel in enumerate(panels):
         _draw_panel(page, panel, HEAD + index * (PANEL_TITLE + PANEL), measures)
     _draw_frames(page, len(measures.changes), height - FOOT + 14)
-    return image
+    return page.image
 
 
 def _panels(measures: AnimationMeasures) -> Iterator[Panel]:
@@ -129,10 +90,10 @@ def _draw_panel(page: Page, panel: Panel, top: float, measures: AnimationMeasure
     x = page.text(x, top + 13, panel.name, TEXT, 13) + 8
     page.text(x, top + 13, panel.unit, FAINT, 11)
     top += PANEL_TITLE
-    page.box(MARGIN, top, WIDTH - RIGHT, top + TRACK_HEIGHT, TRACK)
+    page.box((MARGIN, top, WIDTH - RIGHT, top + TRACK_HEIGHT), TRACK)
     for value in (panel.low, (panel.low + panel.high) / 2, panel.high):
         y = top + panel.height_of(value)
-        page.box(MARGIN, y - 0.5, WIDTH - RIGHT, y + 0.5, GRID)
+        page.box((MARGIN, y - 0.5, WIDTH - RIGHT, y + 0.5), GRID)
         page.text(WIDTH - RIGHT + 6, y, f"{value:g}", FAINT, 11)
     _draw_seams(page, measures, top)
     count = len(panel.values)
@@ -147,13 +108,12 @@ def _draw_seams(page: Page, measures: AnimationMeasures, top: float) -> None:
         if len(pairs) <= MOST_DASHES:
             page.dashes(x, top, bottom, SEAM)
         else:
-            page.box(x - 0.5, top, x + 0.5, top + TICK, SEAM)
-            page.box(x - 0.5, bottom - TICK, x + 0.5, bottom, SEAM)
+            page.box((x - 0.5, top, x + 0.5, top + TICK), SEAM)
+            page.box((x - 0.5, bottom - TICK, x + 0.5, bottom), SEAM)
 
 
 def _draw_frames(page: Page, pairs: int, y: float) -> None:
-    step = next((step for step in TICK_STEPS if (pairs + 1) / step <= MOST_TICKS), pairs)
-    for frame in range(0, pairs + 1, step):
+    for frame in range(0, pairs + 1, tick_step(pairs + 1, pairs)):
         page.text(_place(frame, pairs), y, str(frame), FAINT, 11, "mm")
     page.text(WIDTH - RIGHT + 6, y, "frame", FAINT, 11)
 
@@ -173,9 +133,3 @@ def _ceiling(values: Sequence[float], least: float) -> float:
     most = max(least, *values)
     power = 10.0 ** floor(log10(most))
     return next(round(digit * power, 6) for digit in ROUND if digit * power >= most * (1 - 1e-9))
-
-
-@cache
-def _font(size: float) -> Any:
-    """Pillow's own font, which needs no file on the user's machine."""
-    return ImageFont.load_default(size * SCALE)

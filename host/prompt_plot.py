@@ -2,57 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..sampling.prompt_travel import FEWEST_STEPS, Key, Travel
+from .picture_page import FAINT, MARGIN, TEXT, WARNING, WIDTH, Page, blank_page, shortened, tick_step, width_of
 
-WIDTH = 640
-"""Units in which everything is laid out."""
-SCALE = 2
-"""Pixels to a unit, so that the picture stays sharp in a wide node."""
-MARGIN, LABEL, LINE, SIGN = 18, 20, 18, 16
+LABEL, LINE, SIGN = 20, 18, 16
 HIGH, LOW = 34, 18
 """Height of a band, of a few and of many."""
 FEW_BANDS, MOST_BANDS = 6, 20
 MOST_NOTES = 4
-BACKGROUND, TRACK, TEXT, FAINT, WARNING = "#1b1c20", "#26282e", "#e4e6eb", "#8b909c", "#ffb454"
+TRACK = "#26282e"
 COLORS = ("#6ea8fe", "#ff8f6b", "#6fd69a", "#c79bff", "#f2cf5b", "#5fd0d8", "#ff86b3", "#b7c26a")
-TICK_STEPS = (1, 2, 4, 8, 16, 20, 50, 100, 200, 500, 1000)
-MOST_TICKS = 17
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Page:
-    """An image, in units of the layout."""
-
-    draw: ImageDraw.ImageDraw
-
-    def box(self, box: Box, color: str, radius: float = 0) -> None:
-        """A filled box."""
-        left, top, right, bottom = (round(edge * SCALE) for edge in box)
-        corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-        self.draw.rounded_rectangle(corners, radius * SCALE, fill=color)
-
-    def text(self, x: float, y: float, text: str, color: str, size: float = 12, anchor: str = "lm") -> None:
-        """A line of text. `anchor` as in Pillow: its left, middle or right side at x, its middle at y."""
-        self.draw.text((x * SCALE, y * SCALE), text, fill=color, font=font(size), anchor=anchor)
-
-    def diamond(self, x: float, y: float, size: float, color: str) -> None:
-        """A filled diamond around a point."""
-        corners = ((x - size, y), (x, y - size), (x + size, y), (x, y + size))
-        self.draw.polygon([(left * SCALE, top * SCALE) for left, top in corners], fill=color, outline=BACKGROUND)
-
-    def sign(self, x: float, top: float, size: float) -> None:
-        """A warning triangle that hangs below a point."""
-        corners = ((x, top), (x - size, top + size * 1.7), (x + size, top + size * 1.7))
-        self.draw.polygon([(left * SCALE, down * SCALE) for left, down in corners], fill=WARNING, outline=BACKGROUND)
-        self.box((x - 0.9, top + size * 0.6, x + 0.9, top + size * 1.15), BACKGROUND)
-        self.box((x - 0.9, top + size * 1.3, x + 0.9, top + size * 1.5), BACKGROUND)
 
 
 @dataclass(frozen=True)
@@ -77,8 +39,7 @@ class Axis:
     @property
     def ticks(self) -> range:
         """Frames that are numbered: evenly spaced, with room for their numbers."""
-        step = next((step for step in TICK_STEPS if self.num_frames / step <= MOST_TICKS), self.num_frames)
-        return range(0, self.num_frames, step)
+        return range(0, self.num_frames, tick_step(self.num_frames, self.num_frames))
 
 
 @dataclass(frozen=True)
@@ -113,8 +74,7 @@ def draw_travel(travel: Travel) -> Image.Image:
     bands = Bands(min(len(travel.prompts), MOST_BANDS))
     foot = bands.bottom + (SIGN if travel.cuts else 0)
     height = foot + LINE + 6 + len(notes) * LINE + MARGIN
-    image = Image.new("RGB", (WIDTH * SCALE, round(height * SCALE)), BACKGROUND)
-    page, axis = Page(ImageDraw.Draw(image)), Axis(travel.num_frames)
+    page, axis = blank_page(height), Axis(travel.num_frames)
     _draw_title(page, travel)
     for index in range(bands.count):
         _draw_label(page, travel, index, bands.top(index) + 8)
@@ -124,7 +84,7 @@ def draw_travel(travel: Travel) -> Image.Image:
     _draw_cuts(page, axis, travel, bands)
     for index, (text, color) in enumerate(notes):
         page.text(MARGIN, foot + LINE + 16 + index * LINE, text, color)
-    return image
+    return page.image
 
 
 def _draw_title(page: Page, travel: Travel) -> None:
@@ -138,7 +98,7 @@ def _draw_label(page: Page, travel: Travel, index: int, y: float) -> None:
     """A prompt on the left, and the frames that it has a key at on the right."""
     places = shortened(", ".join(key.frames for key in _keys(travel, index)), 150, 11)
     page.text(WIDTH - MARGIN, y, places, FAINT, 11, "rm")
-    room = WIDTH - 2 * MARGIN - 12 - font(11).getlength(places) / SCALE
+    room = WIDTH - 2 * MARGIN - 12 - width_of(places, 11)
     page.text(MARGIN, y, shortened(travel.prompts[index] or "(no words)", room, 13), _color(index), 13)
 
 
@@ -192,20 +152,3 @@ def _notes(travel: Travel) -> Iterator[tuple[str, str]]:
         yield f"frame {way.start.last} to {end}: less than {FEWEST_STEPS} frames are seen as a cut", WARNING
     if len(travel.cuts) > MOST_NOTES:
         yield f"and {len(travel.cuts) - MOST_NOTES} more cuts", WARNING
-
-
-def shortened(text: str, room: float, size: float) -> str:
-    """A text that fits into so many units, cut with dots where it must be."""
-    text = " ".join(text.split())
-    if font(size).getlength(text) <= room * SCALE:
-        return text
-    length = len(text)
-    while length and font(size).getlength(f"{text[:length]}…") > room * SCALE:
-        length -= 1
-    return f"{text[:length].rstrip(' ,')}…"
-
-
-@cache
-def font(size: float) -> Any:
-    """Pillow's own font, which needs no file on the user's machine."""
-    return ImageFont.load_default(size * SCALE)
