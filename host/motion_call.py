@@ -21,6 +21,7 @@ from ..sampling.motion_control import ControlledFrames, attention_scale_of, fact
 from .call_tensors import taken, with_tensors
 from .noise_schedule import percent_of
 from .scheduled_loras import scheduled_runner
+from .view_windows import VIEW_NODE, view_settings, views_of
 
 if TYPE_CHECKING:
     from .splice import Splice
@@ -117,18 +118,20 @@ def bind_modules(
     splice = patcher.get_attachment(key)
     modules = patcher.get_additional_models_with_key(key)
     if splice is not None:
+        views = view_settings(patcher)
         own_frames = call.num_frames - call.num_leading
-        check_clip_length(own_frames, None, splice.spec.num_positions, 0, splice.name)
+        check_clip_length(own_frames, views and views.length, splice.spec.num_positions, 0, splice.name, VIEW_NODE)
         module, *scheduled = (each.model for each in modules)
         if key not in calls:  # called without ComfyUI's sampling around it, for a whole clip
             whole = splice.tensors_for(call.frames, frames, x.shape[-2:])
             tensors = {name: tensor.repeat(chunks, 1, 1, 1) for name, tensor in whole.items()}
         tensors = {name: tensor.to(x.device) for name, tensor in tensors.items()}
         _check_sizes(tensors, x)
-        call = replace(call, splice=splice, module=module, image=tensors.get(IMAGE))
+        sampling = executor.class_obj.model_sampling
+        adjust = Adjustments(views=views_of(views, call.num_frames, t, sampling, transformer_options))
+        call = replace(call, splice=splice, module=module, image=tensors.get(IMAGE), adjust=adjust)
         if scheduled or splice.controls:
             depends_on_step = scheduled or not all(control.acts_always for control in splice.controls)
-            sampling = executor.class_obj.model_sampling
             percent = percent_of(sampling, float(t.max())) if depends_on_step else 0.0
             call = _at_percent(call, splice, percent, scheduled, tensors)
     options = {**transformer_options, STATE: {**calls, key: replace(call, is_bound=True, last_features=[])}}
@@ -156,7 +159,7 @@ def _at_percent(
         if control.acts_at(percent)
     )
     run = scheduled_runner(call.module, scheduled[0], percent) if scheduled else run_plainly
-    return replace(call, controls=controls, adjust=Adjustments(run))
+    return replace(call, controls=controls, adjust=replace(call.adjust, run=run))
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], x: Tensor) -> None:

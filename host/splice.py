@@ -23,6 +23,8 @@ from .image_input import ConditionImage
 from .layer_handlers import PATCH, ImageInputHandler, LayerHandler, OutputNorm
 from .motion_call import IMAGE, MASK, begin_call, bind_modules
 from .unet import Place
+from .view_windows import VIEW_NODE, view_settings
+from .windows import WINDOW_NODE, most_frames_at_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +72,8 @@ class Splice:
 
     def check_clip(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE wrapper: refuse a clip that cannot work before anything is loaded."""
-        window = executor.class_obj.model_options.get("context_handler")
-        length = getattr(window, "context_length", None)
-        check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name)
+        length, node = _frames_at_once(executor.class_obj)
+        check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name, node)
         if self.image is not None:
             self.image.check_fits(noise)
         if self.control is not None:
@@ -92,3 +93,11 @@ class Splice:
         masks = {index: control.mask for index, control in enumerate(self.controls) if control.mask is not None}
         tensors = {f"{MASK}{index}": latent_mask(mask, frames, size) for index, mask in masks.items()}
         return tensors if self.image is None else {**tensors, IMAGE: self.image.seen_by(list(frames), num_frames)}
+
+
+def _frames_at_once(guider: Any) -> tuple[int | None, str]:
+    """The most frames that see each other in a model's windows, None without any, and the node that says so."""
+    views, window = view_settings(guider.model_patcher), most_frames_at_once(guider.model_options)
+    if views is not None and (window is None or views.length < window):
+        return views.length, VIEW_NODE
+    return window, WINDOW_NODE

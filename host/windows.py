@@ -1,6 +1,7 @@
 """Context windows: ComfyUI's own, with ControlNet hints that follow the window."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,8 +18,8 @@ from comfy.controlnet import ControlBase
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..sampling.context_windows import ContextWindowSettings
-from ..sampling.window_indices import fuse_weights, window_indices
+from ..sampling.context_windows import ContextWindowSettings, followed_by, settings_at
+from ..sampling.window_indices import COMPOSITE, fuse_weights, window_indices
 from .noise_schedule import percent_of
 
 SCHEDULES = {
@@ -28,32 +29,49 @@ SCHEDULES = {
     "batched": ContextSchedules.BATCHED,
 }
 """ComfyUI's names for its own schedules; the others are ours."""
+WINDOW_NODE = "ContextWindow"
+"""The node that sets them, for messages."""
 _PREPARE = "ContextWindows_prepare_sampling"
 _NOISE = "ContextWindows_sampler_sample"
 
 
 class MotionContextHandler(IndexListContextHandler):
-    """ComfyUI's window handler over the frames of a batch, with ControlNet hints sliced like the latents."""
+    """ComfyUI's window handler over the frames of a batch, with ControlNet hints sliced like the latents.
 
-    def __init__(self, settings: ContextWindowSettings):
+    Its settings may change over the sampling: `stages` are in the order in which they hold.
+    """
+
+    def __init__(self, stages: Sequence[ContextWindowSettings]):
+        first = stages[0]
         super().__init__(
-            context_schedule=_schedule(settings),
-            fuse_method=_fuse_method(settings),
-            context_length=settings.length,
-            context_overlap=settings.overlap,
-            context_stride=settings.stride,
-            closed_loop=settings.closed_loop,
+            context_schedule=_schedule(first),
+            fuse_method=_fuse_method(first),
             dim=0,
-            freenoise=settings.freenoise,
+            freenoise=first.freenoise,
             causal_window_fix=False,
         )
-        self._sigma: float | None = None
+        self.stages = tuple(stages)
+        self._use(first)
         self.share = 0.0
         """Of the sampling that is done, by noise level: not every sampler's steps are known."""
         self._window: IndexListContextWindow | None = None
         # Weak: ComfyUI cleans up the controls that it knows, and the handler outlives the run. The conditioning of
         # the window that runs holds the slices as long as they are needed.
         self._sliced_controls: WeakValueDictionary[int, ControlBase] = WeakValueDictionary()
+
+    @property
+    def most_frames(self) -> int:
+        """Frames in the longest window of the sampling."""
+        return max(settings.length for settings in self.stages)
+
+    def should_use_context(
+        self, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
+    ) -> bool:
+        """Whether the clip is longer than the windows of this step, which are settled here."""
+        if len(self.stages) > 1 or any(settings.schedule == COMPOSITE for settings in self.stages):
+            self.share = percent_of(model.model_sampling, float(timestep[0]))
+        self._use(settings_at(self.stages, self.share))
+        return super().should_use_context(model, conds, x_in, timestep, model_options)
 
     def get_context_windows(self, model: Any, x_in: Tensor, model_options: dict[str, Any]) -> list[Any]:
         """ComfyUI's windows, each made one that a motion module can take: full length, distinct frames of the clip.
@@ -63,8 +81,6 @@ class MotionContextHandler(IndexListContextHandler):
         window of neighbouring frames.
         """
         num_frames = x_in.shape[0]
-        if model is not None and self._sigma is not None:
-            self.share = percent_of(model.model_sampling, self._sigma)
         windows = super().get_context_windows(model, x_in, model_options)
         length = min(self.context_length, num_frames)
         whole = [window for window in windows if _is_whole(window.index_list, length, num_frames)]
@@ -74,11 +90,6 @@ class MotionContextHandler(IndexListContextHandler):
             whole.append(_moved(windows[0], list(range(start, start + length))))
             missing -= set(whole[-1].index_list)
         return whole
-
-    def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
-        """Note where the sampling is."""
-        self._sigma = float(timestep[0])
-        super().set_step(timestep, model_options)
 
     def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
         """The conditioning of one window; cond and uncond share each sliced control, so that they batch."""
@@ -95,6 +106,16 @@ class MotionContextHandler(IndexListContextHandler):
         if sliced is None:
             sliced = self._sliced_controls[id(control)] = slice_control(control, self._window.index_list)
         return sliced
+
+    def _apply_freenoise(self, noise: Tensor, *rest: Any) -> Tensor:
+        """The noise is that of the first windows: all later ones start from what these made of it."""
+        self._use(self.stages[0])
+        return super()._apply_freenoise(noise, *rest)
+
+    def _use(self, settings: ContextWindowSettings) -> None:
+        self.context_schedule, self.fuse_method = _schedule(settings), _fuse_method(settings)
+        self.context_length, self.context_overlap = settings.length, settings.overlap
+        self.context_stride, self.closed_loop = settings.stride, settings.closed_loop
 
 
 def slice_control(control: ControlBase, frames: list[int]) -> ControlBase:
@@ -116,17 +137,41 @@ def slice_control(control: ControlBase, frames: list[int]) -> ControlBase:
 
 
 def set_context_window(model: ModelPatcher, settings: ContextWindowSettings) -> ModelPatcher:
-    """A clone of the model that samples long clips in overlapping windows."""
+    """A clone of the model that samples long clips in overlapping windows.
+
+    Raises: SettingsError if they start later in the sampling, and the model has none before them.
+    """
     windowed = model.clone()
-    windowed.model_options["context_handler"] = MotionContextHandler(settings)
+    present = windowed.model_options.get("context_handler")
+    earlier = present.stages if isinstance(present, MotionContextHandler) else ()
+    stages = followed_by(earlier, settings)
+    windowed.model_options["context_handler"] = MotionContextHandler(stages)
     wrappers = comfy.patcher_extension.WrappersMP
     # A second ContextWindow replaces the first; its wrappers must not run twice.
     windowed.remove_wrappers_with_key(wrappers.PREPARE_SAMPLING, _PREPARE)
     windowed.remove_wrappers_with_key(wrappers.SAMPLER_SAMPLE, _NOISE)
-    comfy.context_windows.create_prepare_sampling_wrapper(windowed)
-    if settings.freenoise:
+    windowed.add_wrapper_with_key(wrappers.PREPARE_SAMPLING, _PREPARE, _plan_for_one_window)
+    if stages[0].freenoise:
         comfy.context_windows.create_sampler_sample_wrapper(windowed)
     return windowed
+
+
+def most_frames_at_once(model_options: dict[str, Any]) -> int | None:
+    """The longest context window of a model, ComfyUI's own ones too, None without one."""
+    handler = model_options.get("context_handler")
+    return (
+        handler.most_frames if isinstance(handler, MotionContextHandler) else getattr(handler, "context_length", None)
+    )
+
+
+def _plan_for_one_window(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """PREPARE_SAMPLING wrapper: the memory that ComfyUI plans for is that of the longest window."""
+    handler = model.model_options.get("context_handler")
+    if isinstance(handler, MotionContextHandler):
+        noise_shape = [min(noise_shape[0], handler.most_frames), *noise_shape[1:]]
+    return executor(model, noise_shape, conds, *args, **kwargs)
 
 
 def _is_whole(frames: list[int], length: int, num_frames: int) -> bool:

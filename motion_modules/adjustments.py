@@ -1,10 +1,22 @@
 """How one call runs a motion module that others share: what it adds to layers, and how much of motion it takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..core.protocols import LinearRunner, run_plainly
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Frames of a clip that see each other alone, and what each takes from what it sees here.
+
+    Of all views of a clip, the shares add up to one at every frame. Shapes: frames `w` (integers), shares `w`
+    """
+
+    frames: Tensor
+    shares: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,8 @@ class Adjustments:
 
     Shapes: `(b f) 1 h w`, or one number
     """
+    views: Sequence[View] = ()
+    """Windows in which frames see each other, all of one length; without any, all frames of a clip do."""
 
     @property
     def adds_nothing(self) -> bool:

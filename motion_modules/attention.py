@@ -122,10 +122,50 @@ class TemporalSelfAttention(nn.Module):
 
         Shapes: tokens `(b f) n c` -> `(b f) n c`
         """
+        if adjust.views:
+            return adjust.run(self.to_out[0], self._seen_in_views(tokens, num_frames, adjust))
         qkv = adjust.run(self.to_qkv, self.pos_encoder.add_to(tokens, num_frames))
-        scale = adjust.attention_scale
-        if isinstance(scale, Tensor):
-            scale = scale.flatten(1).unsqueeze(2).to(qkv)
-        if isinstance(scale, Tensor) or scale != 1:
-            qkv[..., : tokens.shape[2]] *= scale  # of q alone; a kernel's own scale may not be 0
+        _scale_queries(qkv, _by_token(adjust.attention_scale))
         return adjust.run(self.to_out[0], attend_over_time(qkv, num_frames, self.num_heads))
+
+    def _seen_in_views(self, tokens: Tensor, num_frames: int, adjust: Adjustments) -> Tensor:
+        """What frames gather in windows of their clip, each with positions of its own.
+
+        The projection is linear: it takes every token once, and the positions once for all windows.
+
+        Shapes: tokens `(b f) n c` -> `(b f) n c`
+        Source: arXiv 2310.15169 section 3.3.2, window-based attention fusion.
+        """
+        clips = _by_clip(adjust.run(self.to_qkv, tokens), num_frames)
+        rows = rows_for(self.pos_encoder.pe, len(adjust.views[0].frames)).to(tokens).unsqueeze(1)
+        positions, scale = adjust.run(self.to_qkv, rows), _by_token(adjust.attention_scale)
+        gathered = _by_clip(torch.zeros_like(tokens), num_frames)
+        for view in adjust.views:
+            part = (clips[:, view.frames] + positions).flatten(0, 1)
+            _scale_queries(part, _of_frames(scale, num_frames, view.frames))
+            seen = _by_clip(attend_over_time(part, len(view.frames), self.num_heads), len(view.frames))
+            gathered.index_add_(1, view.frames, seen * view.shares.to(seen)[:, None, None])
+        return gathered.flatten(0, 1)
+
+
+def _by_clip(tokens: Tensor, num_frames: int) -> Tensor:
+    """Shapes: `(b f) n c` -> `b f n c`."""
+    return tokens.view(-1, num_frames, *tokens.shape[1:])
+
+
+def _by_token(scale: Tensor | float) -> Tensor | float:
+    """Shapes: `(b f) 1 h w` -> `(b f) (h w) 1`."""
+    return scale.flatten(1).unsqueeze(2) if isinstance(scale, Tensor) else scale
+
+
+def _of_frames(scale: Tensor | float, num_frames: int, frames: Tensor) -> Tensor | float:
+    """Shapes: `(b f) n 1` -> `(b w) n 1`."""
+    if not isinstance(scale, Tensor):
+        return scale
+    return _by_clip(scale, num_frames)[:, frames].flatten(0, 1)
+
+
+def _scale_queries(qkv: Tensor, scale: Tensor | float) -> None:
+    """Scale q alone, in place; a kernel's own scale may not be 0. Shapes: qkv `(b f) n 3c`, scale `(b f) n 1`"""
+    if isinstance(scale, Tensor) or scale != 1:
+        qkv[..., : qkv.shape[2] // 3] *= scale.to(qkv) if isinstance(scale, Tensor) else scale

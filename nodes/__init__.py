@@ -26,6 +26,7 @@ from .train_domain_adapter import TrainDomainAdapter
 from .train_motion_lora import TrainMotionLoRA
 from .train_motion_module import TrainMotionModule
 from .training_settings import TrainingSettings
+from .view_window import ViewWindow
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     CameraMotion,
     PromptTravel,
     EvaluateAnimation,
+    ViewWindow,
 ]
 
 

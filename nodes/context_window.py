@@ -70,6 +70,16 @@ class ContextWindow(io.ComfyNode):
                     tooltip="Later windows reuse the first window's noise, shuffled, so that a long clip "
                     "stays one scene.",
                 ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=0.999,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Where in the sampling these windows take over from those of the ContextWindow before this "
+                    "one. 0: from the beginning, in its place.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Goes to any sampler.")],
         )

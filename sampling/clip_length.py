@@ -7,10 +7,17 @@ from ..core.errors import SettingsError
 log = logging.getLogger(__name__)
 
 
-def check_clip_length(num_frames: int, window: int | None, num_positions: int, trained_frames: int, name: str) -> None:
+def check_clip_length(
+    num_frames: int,
+    window: int | None,
+    num_positions: int,
+    trained_frames: int,
+    name: str,
+    node: str = "ContextWindow",
+) -> None:
     """Refuse what cannot move or has no positions; warn where motion will be poor.
 
-    Units: frames; window is the context window's length, None without one.
+    Units: frames; window is the length of the windows that `node` sets, None without one.
     Raises: SettingsError for one frame, or more frames at once than the module has positions.
     """
     if num_frames == 1:
@@ -20,7 +27,7 @@ def check_clip_length(num_frames: int, window: int | None, num_positions: int, t
         )
     at_once = num_frames if window is None else min(num_frames, window)
     if at_once > num_positions:
-        raise SettingsError(_too_long(num_frames, window, num_positions, name))
+        raise SettingsError(_too_long(num_frames, window, num_positions, name, node))
     if at_once < trained_frames:
         log.warning(
             "%s was trained on clips of %d frames and gets %d at once: expect weak or broken motion. "
@@ -32,11 +39,11 @@ def check_clip_length(num_frames: int, window: int | None, num_positions: int, t
         )
 
 
-def _too_long(num_frames: int, window: int | None, num_positions: int, name: str) -> str:
+def _too_long(num_frames: int, window: int | None, num_positions: int, name: str, node: str) -> str:
     if window is not None and num_frames > window:
         return (
-            f"the context window is {window} frames long, {name} has positions for {num_positions}. "
-            f"Set the length of ContextWindow to {num_positions} or less."
+            f"the windows of {node} are {window} frames long, {name} has positions for {num_positions}. "
+            f"Set the length of {node} to {num_positions} or less."
         )
     return (
         f"{num_frames} frames at once, and {name} has positions for {num_positions}. "

@@ -1,5 +1,6 @@
 """Settings of overlapping context windows, by which a clip of any length is sampled in pieces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.errors import SettingsError
@@ -27,6 +28,8 @@ class ContextWindowSettings:
     """The last frame meets the first."""
     freenoise: bool = True
     """Later windows get the first window's noise, shuffled, so that they stay one scene (arXiv 2310.15169)."""
+    start_percent: float = 0.0
+    """Where in the sampling these windows take over from those before them."""
 
     def __post_init__(self):
         _check_choice("schedule", self.schedule, SCHEDULES)
@@ -36,6 +39,11 @@ class ContextWindowSettings:
                 "a context window needs length 2 or more, stride 1 or more, overlap 0 or more; found length "
                 f"{self.length}, stride {self.stride}, overlap {self.overlap}. "
                 "Length 16, overlap 4, stride 1 suit most modules."
+            )
+        if not 0 <= self.start_percent < 1:
+            raise SettingsError(
+                f"start_percent {self.start_percent:g} is no share of the sampling; expected 0 to less than 1. "
+                "0 is its beginning."
             )
         if self.overlap >= self.length:
             raise SettingsError(
@@ -57,6 +65,27 @@ class ContextWindowSettings:
                 "fuse overlap-linear ramps where windows overlap, and the shuffled windows of composite do not. "
                 "With schedule composite, set fuse to pyramid, flat or gaussian."
             )
+
+
+def followed_by(earlier: Sequence[ContextWindowSettings], later: ContextWindowSettings) -> list[ContextWindowSettings]:
+    """Settings that follow one another over the sampling, with one more; windows from the beginning replace them all.
+
+    Raises: SettingsError if nothing comes before windows that start later.
+    """
+    if later.start_percent == 0:
+        return [later]
+    if not earlier:
+        raise SettingsError(
+            f"windows that start at {later.start_percent:g} of the sampling follow on others, and there are none "
+            "before them. Put a ContextWindow with start_percent 0 in front, or set start_percent to 0."
+        )
+    kept = [settings for settings in earlier if settings.start_percent != later.start_percent]
+    return sorted([*kept, later], key=lambda settings: settings.start_percent)
+
+
+def settings_at(stages: Sequence[ContextWindowSettings], percent: float) -> ContextWindowSettings:
+    """The settings that hold at a share of the sampling."""
+    return [settings for settings in stages if settings.start_percent <= percent][-1]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

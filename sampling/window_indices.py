@@ -77,15 +77,24 @@ def fuse(settings: ContextWindowSettings, windows: Sequence[Window], parts: Sequ
     """
     num_frames = 1 + max(frame for window in windows for frame in window)
     total = parts[0].new_zeros(num_frames, *parts[0].shape[1:])
-    sums = parts[0].new_zeros(num_frames, *[1] * (parts[0].ndim - 1))
-    for window, part in zip(windows, parts, strict=True):
-        weights = (
-            relative_weights(window) if settings.fuse == "relative" else fuse_weights(settings, window, num_frames)
-        )
-        column = weights.to(part).view(-1, *[1] * (part.ndim - 1))
-        total[window] += part * column
-        sums[window] += column
-    return total / sums
+    for window, part, shares in zip(windows, parts, frame_shares(settings, windows, num_frames), strict=True):
+        total[window] += part * shares.to(part).view(-1, *[1] * (part.ndim - 1))
+    return total
+
+
+def frame_shares(settings: ContextWindowSettings, windows: Sequence[Window], num_frames: int) -> list[Tensor]:
+    """What each window gives to each of its frames. At every frame of the clip the shares add up to one.
+
+    Shapes: -> `w` each, float32, all above 0
+    """
+    by_window = [
+        relative_weights(window) if settings.fuse == "relative" else fuse_weights(settings, window, num_frames)
+        for window in windows
+    ]
+    sums = torch.zeros(num_frames)
+    for window, weights in zip(windows, by_window, strict=True):
+        sums[window] += weights
+    return [weights / sums[window] for window, weights in zip(windows, by_window, strict=True)]
 
 
 def free_noise(noise: Tensor, length: int, overlap: int, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ STEPS = (0, 1, 2, 3, 5, 8, 13, 24)
 def handler(host):
     from motiongraft.host.windows import MotionContextHandler
 
-    return MotionContextHandler
+    return lambda settings: MotionContextHandler([settings])
 
 
 def theirs(handler, settings, frames, step):
