@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..host.folders import register_folders
 from ..host.version import check_host_version
+from .anchor_frames import AnchorFrames
 from .apply_domain_adapter import ApplyDomainAdapter
 from .apply_motion_lora import ApplyMotionLoRA
 from .cache_training_clips import CacheTrainingClips
@@ -52,6 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
     PromptTravel,
     EvaluateAnimation,
     ViewWindow,
+    AnchorFrames,
 ]
 
 

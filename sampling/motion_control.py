@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.errors import SettingsError
 from ..core.part_factors import PartFactors
 from .frame_values import FrameValues
+from .percent_range import PercentRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,7 @@ class MotionControl:
     previous: "MotionControl | None" = None
 
     def __post_init__(self):
-        if not 0 <= self.start_percent < self.end_percent <= 1:
-            raise SettingsError(
-                f"start_percent {self.start_percent:g} and end_percent {self.end_percent:g} are no part of the "
-                "sampling; expected 0 to 1, the start first."
-            )
+        PercentRange(self.start_percent, self.end_percent)  # refuses a part that is none
 
     def chain(self) -> Iterator["MotionControl"]:
         """This control and all before it."""
@@ -47,12 +44,12 @@ class MotionControl:
 
     def acts_at(self, percent: float) -> bool:
         """Whether a share of the sampling lies in its part."""
-        return self.start_percent <= percent < self.end_percent or percent == self.end_percent == 1
+        return PercentRange(self.start_percent, self.end_percent).holds(percent)
 
     @property
     def acts_always(self) -> bool:
         """Whether its part of the sampling is all of it."""
-        return (self.start_percent, self.end_percent) == (0, 1)
+        return PercentRange(self.start_percent, self.end_percent).is_whole
 
     @property
     def is_neutral(self) -> bool:
