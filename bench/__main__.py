@@ -1,4 +1,4 @@
-"""The command line: `python bench`, or with `training`, `large-set` or `files` behind it. Options: `--help`."""
+"""The command line: `python bench`, or with a name of `OTHERS` behind it. Options: `--help`."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,12 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = "motiongraft"
-OTHERS = {"training": "training.command", "large-set": "large_sets", "files": "files"}
+OTHERS = {
+    "training": "training.command",
+    "large-set": "large_sets",
+    "files": "files",
+    "long-clips": "long_clips",
+}
 """What is measured instead of sampling steps where the first argument asks for it, by module."""
 
 

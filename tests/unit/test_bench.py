@@ -1,10 +1,13 @@
 """The benchmark's settings, its layouts of attention, and its page; no ComfyUI needed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from motiongraft.bench.long_clips import VIEWS, WINDOWS, ClipCost, LongClips
+from motiongraft.bench.long_clips import as_markdown as long_clips_page
 from motiongraft.bench.parts import attend_in_five_dimensions, attend_on_copies
 from motiongraft.bench.report import Agreement, Result, VariantResult, as_markdown
 from motiongraft.bench.settings import Settings, default_variants
@@ -59,6 +62,31 @@ def test_result_files_hold_every_step(result, tmp_path):
     written = json.loads((tmp_path / "results" / "a.json").read_text())
     assert written["variants"]["motiongraft-v3"]["seconds"] == [14.0, 15.0, 16.0]
     assert (tmp_path / "results" / "a.md").read_text().startswith("# A sampling step")
+
+
+@pytest.fixture
+def long_clips():
+    seconds = {WINDOWS: {16: 1.0, 28: 2.0, 40: 3.0}, VIEWS: {16: 1.0, 28: 1.5, 40: 2.0}}
+    costs = [
+        ClipCost(mode, frames, [taken, 1.5 * taken, taken], taken * 1e9, 1e6 if mode == WINDOWS else None)
+        for mode, by_frames in seconds.items()
+        for frames, taken in by_frames.items()
+    ]
+    return LongClips("python bench long-clips", "sd15", {"CPU": "one"}, costs, {"without": [1.0], "neutral": [1.01]})
+
+
+def test_a_new_frame_costs_a_windows_share_where_growth_is_linear(long_clips):
+    assert long_clips.slope == pytest.approx(1.0)
+    doubled = [replace(cost, seconds=[cost.frames**2.0]) for cost in long_clips.costs]
+    assert replace(long_clips, costs=doubled).slope > 2
+
+
+def test_the_page_of_long_clips_has_ratios_first(long_clips):
+    page = long_clips_page(long_clips)
+    assert "| 40 | **3.00** | **0.67** | 0.667 | 1 MB | not measured | 3.00 (3.00 to 4.50) |" in page
+    assert "takes 1.00 of what a window takes" in page
+    assert "1.010 of a step without" in page
+    assert page.index("**3.00**") < page.index("python bench")
 
 
 @pytest.fixture

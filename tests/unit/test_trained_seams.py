@@ -1,0 +1,61 @@
+"""Where the windows of a long clip meet, sampled with a module that has learned to move. Some minutes of training."""
+
+from statistics import fmean
+
+import pytest
+import torch
+
+from motiongraft.sampling.context_windows import ContextWindowSettings
+from motiongraft.sampling.measures import frame_changes, measure_seams, seam_pairs
+from motiongraft.standalone.animation import AnimationSettings, Prompts, animate
+from motiongraft.standalone.diffusers_denoiser import DiffusersDenoiser
+from motiongraft.standalone.toy_demo.animation import GUIDANCE
+from motiongraft.standalone.toy_demo.plan import demo_plan
+from motiongraft.standalone.toy_demo.school import Graduates, School, motion_shares
+from motiongraft.standalone.toy_demo.terminal import Terminal
+from motiongraft.standalone.toy_world.picture_codec import as_pixels, decoded
+from motiongraft.standalone.toy_world.waves import NUM_FRAMES, all_captions
+from motiongraft.standalone.toy_world.word_vectors import text_states
+from motiongraft.training.cache.cached_clips import TextStates
+
+FRAMES, OVERLAP, STEPS = 4 * NUM_FRAMES, NUM_FRAMES // 2, 12
+SIDE = 64
+"""Pixels of which `animate` makes latents of the toy world's size."""
+NO_WORSE = 1.1
+"""Of what changes inside windows: a mean over eight clips varies by about as much from seed to seed."""
+
+
+@pytest.fixture(scope="module")
+def graduates(tmp_path_factory: pytest.TempPathFactory) -> Graduates:
+    return School(tmp_path_factory.mktemp("trained"), demo_plan(0), 0, Terminal()).teach()
+
+
+def joins_of(graduates: Graduates, windows: ContextWindowSettings) -> tuple[float, float]:
+    """Residual and motion where windows meet, beside the rest of the clip: means over every caption."""
+    denoiser = DiffusersDenoiser(graduates.load_base(), torch.device("cpu"), torch.float32, graduates.load_module())
+    pairs = seam_pairs(FRAMES, windows.length, windows.overlap)
+    residuals, motions = [], []
+    for seed, caption in enumerate(all_captions()):
+        settings = AnimationSettings(FRAMES, SIDE, SIDE, STEPS, GUIDANCE, seed, "ddim", windows)
+        prompts = Prompts(TextStates(text_states(caption), None), TextStates(text_states(""), None))
+        clip = as_pixels(decoded(animate(denoiser, motion_shares(), prompts, settings))).clamp(0, 1)
+        seams = measure_seams(frame_changes(clip[:-1], clip[1:]), pairs)
+        assert seams is not None
+        residuals.append(seams.mean.residual)
+        motions.append(seams.mean.motion)
+    return fmean(residuals), fmean(motions)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("schedule", ["uniform", "static"])
+def test_no_more_changes_where_windows_meet_than_inside_them(graduates: Graduates, schedule: str) -> None:
+    residual, _ = joins_of(graduates, ContextWindowSettings(NUM_FRAMES, OVERLAP, schedule=schedule))
+    assert residual <= NO_WORSE
+
+
+@pytest.mark.nightly
+def test_the_measure_sees_windows_that_know_nothing_of_each_other(graduates: Graduates) -> None:
+    """The control that must fail: pieces without overlap and with noise of their own."""
+    apart = ContextWindowSettings(NUM_FRAMES, 0, schedule="batched", freenoise=False)
+    residual, _ = joins_of(graduates, apart)
+    assert residual > 1.5
