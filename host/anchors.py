@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.errors import SettingsError
 from ..sampling.frame_anchors import FrameAnchors, check_frames, pull_of, pulled
-from ..sampling.motion_control import as_masks, latent_mask
+from ..sampling.motion_control import as_masks, check_number_of_masks, latent_mask
 from .noise_schedule import percent_of
 
 ANCHORS = "motiongraft.anchors"
@@ -27,11 +27,8 @@ class Anchored:
     def check_clip(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE wrapper: refuse images that do not fit the clip before anything is loaded."""
         check_frames(self.anchors, self.latent, noise.shape)
-        if self.mask is not None and len(self.mask) not in (1, noise.shape[0]):
-            raise SettingsError(
-                f"mask: expected one for all frames or one for each of the {noise.shape[0]}, found {len(self.mask)}. "
-                "Give as many."
-            )
+        if self.mask is not None:
+            check_number_of_masks(self.mask, noise.shape[0])
         return executor(noise, *args, **kwargs)
 
     def pull(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..motion_modules.spec import Address, MotionModuleSpec
 from ..sampling.clip_length import check_clip_length
-from ..sampling.motion_control import MotionControl, latent_mask
+from ..sampling.motion_control import MotionControl
 from .image_input import ConditionImage
 from .layer_handlers import PATCH, ImageInputHandler, LayerHandler, OutputNorm
 from .motion_call import IMAGE, MASK, begin_call, bind_modules
@@ -90,8 +90,8 @@ class Splice:
         if self.control is not None:
             # Here too: a guider may run a second model beside the one that `check_clip` was asked for.
             self.control.check_clip(num_frames)
-        masks = {index: control.mask for index, control in enumerate(self.controls) if control.mask is not None}
-        tensors = {f"{MASK}{index}": latent_mask(mask, frames, size) for index, mask in masks.items()}
+        masks = {f"{MASK}{index}": each.mask_at(frames, num_frames, size) for index, each in enumerate(self.controls)}
+        tensors = {name: mask for name, mask in masks.items() if mask is not None}
         return tensors if self.image is None else {**tensors, IMAGE: self.image.seen_by(list(frames), num_frames)}
 
 

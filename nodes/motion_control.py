@@ -87,6 +87,13 @@ class MotionControl(io.ComfyNode):
                     tooltip="Factors of strength for parts of the motion module, one `name: factor` a line, such as "
                     "`up_blocks.1: 0.5` or `mid_block: 0`. Empty: 1 everywhere.",
                 ),
+                io.Boolean.Input(
+                    "resample",
+                    default=False,
+                    optional=True,
+                    tooltip="Whether masks and a list in per_frame that are not as many as the clip has frames are "
+                    "stretched to it. Otherwise they are an error.",
+                ),
             ],
             outputs=[MotionControlSocket.Output(display_name="motion_control", tooltip="Goes to InflateModel.")],
         )
@@ -102,10 +109,11 @@ class MotionControl(io.ComfyNode):
         per_frame: str = "",
         previous: motion_control.MotionControl | None = None,
         blocks: str = "",
+        resample: bool = False,
     ) -> io.NodeOutput:
         frames, parts = parse_frame_values(per_frame, "per_frame"), parse_part_factors(blocks, "blocks")
         masks = None if mask is None else motion_control.as_masks(mask)
         control = motion_control.MotionControl(
-            strength, attention_scale, start_percent, end_percent, masks, frames, parts, previous
+            strength, attention_scale, start_percent, end_percent, masks, frames, parts, previous, resample
         )
         return io.NodeOutput(control)

@@ -4,6 +4,9 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ..core.errors import SettingsError
 
 
@@ -14,11 +17,15 @@ class FrameValues:
     values: tuple[float, ...] = ()
     keys: tuple[tuple[int, float], ...] = ()
 
-    def for_frames(self, num_frames: int, name: str) -> list[float]:
+    def for_frames(self, num_frames: int, name: str, resample: bool = False) -> list[float]:
         """The value of every frame of a clip. Before the first key and after the last it is that of the key.
 
+        With `resample`, a list of another length is stretched to the clip.
         Raises: SettingsError if the list has another length, or a key lies outside the clip.
         """
+        if self.values and resample:
+            stretched = resampled(torch.tensor(self.values, dtype=torch.float64), num_frames)
+            return [float(value) for value in stretched]
         if self.values and len(self.values) != num_frames:
             raise SettingsError(
                 f"{name}: expected a value for each of the {num_frames} frames, found {len(self.values)}. "
@@ -38,6 +45,20 @@ class FrameValues:
             return self.keys[max(after - 1, 0)][1]
         (first, start), (last, end) = self.keys[after - 1], self.keys[after]
         return start + (end - start) * (frame - first) / (last - first)
+
+
+def resampled(values: Tensor, num_frames: int) -> Tensor:
+    """Values at even steps over a clip, as many as it has frames, with straight lines between those given.
+
+    Shapes: `n …` -> `f …`
+    """
+    if len(values) == num_frames:
+        return values
+    places = torch.linspace(0, len(values) - 1, num_frames, dtype=torch.float64)
+    before = places.floor().long()
+    after = (before + 1).clamp(max=len(values) - 1)
+    share = (places - before).to(values).view(-1, *[1] * (values.ndim - 1))
+    return torch.lerp(values[before], values[after], share)
 
 
 def parse_frame_values(text: str, name: str) -> FrameValues | None:

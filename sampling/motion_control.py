@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.errors import SettingsError
 from ..core.part_factors import PartFactors
-from .frame_values import FrameValues
+from .frame_values import FrameValues, resampled
 from .percent_range import PercentRange
 
 
@@ -32,6 +32,8 @@ class MotionControl:
     blocks: PartFactors = field(default_factory=PartFactors)
     """Factors of strength by part of the motion module."""
     previous: "MotionControl | None" = None
+    resample: bool = False
+    """Whether masks and values of another number than the clip has frames are stretched to it, or refused."""
 
     def __post_init__(self):
         PercentRange(self.start_percent, self.end_percent)  # refuses a part that is none
@@ -59,13 +61,22 @@ class MotionControl:
     def check_clip(self, num_frames: int) -> None:
         """Raises: SettingsError if the values or masks of this control or one before are not those of such a clip."""
         for control in self.chain():
-            if control.per_frame is not None:
-                control.per_frame.for_frames(num_frames, "per_frame")
-            if control.mask is not None and control.mask.shape[0] not in (1, num_frames):
-                raise SettingsError(
-                    f"mask: expected one for all frames or one for each of the {num_frames}, found "
-                    f"{control.mask.shape[0]}. Give as many."
-                )
+            control.strengths(num_frames)
+            if control.mask is not None and not control.resample:
+                check_number_of_masks(control.mask, num_frames)
+
+    def strengths(self, num_frames: int) -> list[float]:
+        """The strength of each frame of a clip, blocks apart. Raises: SettingsError for values of another number."""
+        if self.per_frame is None:
+            return [self.strength] * num_frames
+        return [self.strength * value for value in self.per_frame.for_frames(num_frames, "per_frame", self.resample)]
+
+    def mask_at(self, frames: Sequence[int], num_frames: int, size: Sequence[int]) -> Tensor | None:
+        """The mask of some frames of a clip, at the size of its latents. Shapes: -> `f 1 h w`"""
+        if self.mask is None:
+            return None
+        is_stretched = self.resample and self.mask.shape[0] not in (1, num_frames)
+        return latent_mask(resampled(self.mask, num_frames) if is_stretched else self.mask, frames, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +129,19 @@ def as_masks(mask: Tensor) -> Tensor:
     return mask.reshape(-1, *mask.shape[-2:])
 
 
+def check_number_of_masks(mask: Tensor, num_frames: int) -> None:
+    """Raises: SettingsError unless there is one mask, or one for each frame of the clip. Shapes: mask `f h w`"""
+    if mask.shape[0] not in (1, num_frames):
+        raise SettingsError(
+            f"mask: expected one for all frames or one for each of the {num_frames}, found {mask.shape[0]}. "
+            "Give as many."
+        )
+
+
 def factors_of(control: MotionControl, frames: Sequence[int], num_frames: int) -> Tensor:
     """The strength of each frame of a window, in a clip of so many. Shapes: -> `f`"""
-    values = [1.0] * num_frames if control.per_frame is None else control.per_frame.for_frames(num_frames, "per_frame")
-    return torch.tensor([control.strength * values[frame] for frame in frames])
+    strengths = control.strengths(num_frames)
+    return torch.tensor([strengths[frame] for frame in frames])
 
 
 def latent_mask(mask: Tensor, frames: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -190,6 +190,12 @@ def test_values_for_another_clip_are_refused_before_anything_is_loaded(scene, in
     assert not loaded
 
 
+def test_a_stretched_list_is_the_list_of_the_stretched_values(scene, inflate):
+    stretched = MotionControl(per_frame=parse_frame_values("0, 1", "per_frame"), resample=True)
+    lines = MotionControl(per_frame=parse_frame_values("0: 0\n15: 1", "per_frame"))
+    assert_close(scene.sample(inflate(stretched)), scene.sample(inflate(lines)))
+
+
 def test_a_block_that_the_module_has_not_is_refused(inflate):
     with pytest.raises(SettingsError, match=r"^blocks: mid_block is no part of"):
         inflate(MotionControl(blocks=parse_part_factors("mid_block: 0.5", "blocks")))
@@ -206,3 +212,5 @@ def test_the_node_gives_what_its_widgets_say(host):
     assert first.blocks.factors == (("up_blocks", 0.5),)
     (second,) = Node.execute(1.0, 1.0, 0.0, 1.0, previous=first).args
     assert list(second.chain()) == [second, first]
+    (third,) = Node.execute(1.0, 1.0, 0.0, 1.0, resample=True).args
+    assert third.resample

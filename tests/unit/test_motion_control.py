@@ -39,6 +39,10 @@ class TestFrameValues:
         with pytest.raises(SettingsError, match=rf"each of the {num_frames} frames, found 3"):
             FrameValues((1, 0.5, 0)).for_frames(num_frames, "per_frame")
 
+    @pytest.mark.parametrize(("num_frames", "expected"), [(3, [1, 0.5, 0]), (5, [1, 0.75, 0.5, 0.25, 0]), (2, [1, 0])])
+    def test_a_list_is_stretched_where_that_is_asked_for(self, num_frames, expected):
+        assert FrameValues((1, 0.5, 0)).for_frames(num_frames, "per_frame", resample=True) == pytest.approx(expected)
+
     def test_lines_reach_from_key_to_key(self):
         values = parse_frame_values("4: 1\n2: 0", "per_frame")
         assert values is not None
@@ -155,6 +159,17 @@ class TestStrength:
     def test_a_part_of_the_sampling_that_is_none_is_refused(self, start, end):
         with pytest.raises(SettingsError, match="are no part of the sampling"):
             MotionControl(start_percent=start, end_percent=end)
+
+    def test_masks_of_another_number_are_stretched_where_that_is_asked_for(self):
+        masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)])
+        control = MotionControl(0.5, mask=masks, resample=True)
+        control.check_clip(5)
+        found = control.mask_at(range(5), 5, (4, 4))
+        assert found is not None
+        assert found[:, 0, 0, 0].tolist() == [0, 0.25, 0.5, 0.75, 1]
+        one = MotionControl(0.5, mask=masks[1:], resample=True).mask_at([3, 4], 5, (4, 4))
+        assert one is not None
+        assert one.eq(1).all()
 
     def test_masks_of_another_number_are_refused(self):
         control = MotionControl(previous=MotionControl(mask=torch.ones(3, 8, 8)))
