@@ -1,30 +1,32 @@
 """Models of a real ComfyUI from bare UNet weights, and one prediction of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 LAYERS = 2
+SD15_DEPTHS = (1, 1, 1, 0)
 
 
-def unet_names(host: Any, channel_mult: tuple[int, ...]) -> dict[str, str]:
-    """ComfyUI's name of each UNet weight by its diffusers name, for an SD 1.5 layout of these widths."""
-    levels = len(channel_mult)
+def unet_names(host: Any, channel_mult: tuple[int, ...], depths: tuple[int, ...] = SD15_DEPTHS) -> dict[str, str]:
+    """ComfyUI's name of each UNet weight by its diffusers name, for levels of these widths and transformer layers."""
     config = {
-        "num_res_blocks": [LAYERS] * levels,
+        "num_res_blocks": [LAYERS] * len(channel_mult),
         "channel_mult": list(channel_mult),
-        "transformer_depth": [1] * LAYERS * (levels - 1) + [0] * LAYERS,
-        "transformer_depth_output": [1] * (LAYERS + 1) * (levels - 1) + [0] * (LAYERS + 1),
-        "transformer_depth_middle": 1,
+        "transformer_depth": [depth for depth in depths for _ in range(LAYERS)],
+        "transformer_depth_output": [depth for depth in depths for _ in range(LAYERS + 1)],
+        "transformer_depth_middle": max(depths),
     }
     return host.module("comfy.utils").unet_to_diffusers(config)
 
 
-def model_of_unet(host: Any, tensors: Mapping[str, Tensor], channel_mult: tuple[int, ...]) -> Any:
-    """MODEL around a UNet whose weights have diffusers names; TinySD15's text width and heads apply."""
-    names = unet_names(host, channel_mult)
+def model_of_unet(
+    host: Any, tensors: Mapping[str, Tensor], channel_mult: tuple[int, ...], depths: tuple[int, ...] = SD15_DEPTHS
+) -> Any:
+    """MODEL around a UNet whose weights have diffusers names; a toy model's text width and heads apply."""
+    names = unet_names(host, channel_mult, depths)
     weights = {names[name]: tensor.clone() for name, tensor in tensors.items()}
     model = host.module("comfy.sd").load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float32})
     assert model is not None
@@ -32,13 +34,19 @@ def model_of_unet(host: Any, tensors: Mapping[str, Tensor], channel_mult: tuple[
 
 
 def predict_noise(
-    host: Any, model: Any, x: Tensor, timestep: int, *contexts: Tensor, load_modules: bool = True
+    host: Any,
+    model: Any,
+    x: Tensor,
+    timestep: int,
+    *contexts: Tensor | Sequence[Any],
+    load_modules: bool = True,
 ) -> list[Tensor]:
     """What the UNet predicts for each context, through all of ComfyUI's wrappers and batching.
 
-    Without `load_modules` the motion modules run as the caller has loaded them.
+    A context is text states, or CONDITIONING of one entry as nodes give it. Without `load_modules` the motion modules
+    run as the caller has loaded them.
 
-    Shapes: x `f c h w` as the UNet takes it, contexts `f n d` -> `f c h w` each
+    Shapes: x `f c h w` as the UNet takes it, states `f n d` -> `f c h w` each
     """
     management = host.module("comfy.model_management")
     model = model.clone()
@@ -48,7 +56,10 @@ def predict_noise(
     sampling = model.get_model_object("model_sampling")
     sigma = sampling.sigma(torch.tensor(float(timestep)))
     scale = (sigma**2 + 1) ** 0.5
-    conditionings = [[conditioning(host, context)] for context in contexts]
+    conditionings = [
+        [conditioning(host, context) if isinstance(context, Tensor) else processed(host, model, context, x)]
+        for context in contexts
+    ]
     options["transformer_options"]["sample_sigmas"] = sigma.view(1)
     model.pre_run()
     try:
@@ -65,3 +76,11 @@ def predict_noise(
 def conditioning(host: Any, context: Tensor) -> dict[str, Any]:
     """One processed conditioning, as a sampler hands it on."""
     return {"model_conds": {"c_crossattn": host.module("comfy.conds").CONDCrossAttn(context)}, "uuid": id(context)}
+
+
+def processed(host: Any, model: Any, given: Sequence[Any], x: Tensor) -> dict[str, Any]:
+    """CONDITIONING of one entry as a sampler hands it on for a clip: with what the model makes of sizes and crops."""
+    entries = host.module("comfy.sampler_helpers").convert_cond(given)
+    encode = host.module("comfy.samplers").encode_model_conds
+    (entry,) = encode(model.model.extra_conds, entries, x, x.device, "positive")
+    return entry

@@ -1,12 +1,16 @@
-"""Motion modules with random weights, at toy width."""
+"""Modules with random weights, at toy width."""
+
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from motiongraft.motion_modules.module import MotionModule
 from motiongraft.motion_modules.spec import MotionModuleSpec
 
 TOY_CHANNELS = (32, 64, 128, 128)
 TOY_SDXL_CHANNELS = (32, 64, 128)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def toy_spec(generation: str = "v3", **changes: object) -> MotionModuleSpec:
@@ -33,3 +37,12 @@ def random_module(spec: MotionModuleSpec, seed: int = 0) -> MotionModule:
             1 + 0.1 * noise if is_norm else noise * (parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1)
         )
     return module
+
+
+def randomise(module: AnyModule, seed: int = 0) -> AnyModule:
+    """A module of anybody's, its every weight random and of a size that keeps features as large as they come."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data.copy_(1 + 0.1 * noise if parameter.ndim == 1 else noise * parameter[0].numel() ** -0.5)
+    return module.eval().requires_grad_(False)

@@ -21,6 +21,7 @@ from motiongraft.motion_modules.keys import fuse_qkv  # noqa: E402
 from motiongraft.motion_modules.transformer import TemporalTransformer  # noqa: E402
 from motiongraft.sampling.image_affinity import affinities  # noqa: E402
 from motiongraft.tests.helpers.host_models import model_of_unet, predict_noise  # noqa: E402
+from motiongraft.tests.helpers.random_modules import randomise  # noqa: E402
 
 TOLERANCE = 1e-5  # float32
 FRAMES = 16
@@ -48,14 +49,6 @@ def official_tensors(tensors, prefix=""):
     stem = f"{prefix}transformer_blocks.0.attention_blocks"
     tables = {f"{stem}.{block}.pos_encoder.pe": table.clone() for block in range(2)}
     return {prefix + official(name): tensor for name, tensor in tensors.items()} | tables
-
-
-def randomise(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.copy_(1 + 0.1 * noise if parameter.ndim == 1 else noise * parameter[0].numel() ** -0.5)
-    return module.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(("channels", "frames"), [(64, 16), (320, 24), (32, 2)])

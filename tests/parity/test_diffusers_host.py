@@ -19,6 +19,7 @@ from motiongraft.core.tensor_files import TensorFile  # noqa: E402
 from motiongraft.motion_modules.load import build, read_motion_file  # noqa: E402
 from motiongraft.standalone.diffusers_base import base_of  # noqa: E402
 from motiongraft.standalone.diffusers_denoiser import DiffusersDenoiser  # noqa: E402
+from motiongraft.tests.helpers.random_modules import randomise  # noqa: E402
 from motiongraft.training.cache.cached_clips import TextStates  # noqa: E402
 from motiongraft.training.denoiser import Conditioning  # noqa: E402
 
@@ -44,14 +45,6 @@ SDXL = {
     "projection_class_embeddings_input_dim": 32 + 6 * 8,
     "motion_num_attention_heads": 8,
 }
-
-
-def randomise(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.copy_(1 + 0.1 * noise if parameter.ndim == 1 else noise * parameter[0].numel() ** -0.5)
-    return module.eval().requires_grad_(False)
 
 
 def plain_config(config):
