@@ -1,11 +1,13 @@
 """Factors for parts of a motion module, from lines such as `up_blocks.1: 0.5`."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import SettingsError, some
 
 EXAMPLES = "down_blocks.0, mid_block, up_blocks.3.motion_modules.1"
+_BLOCK = re.compile(r"(?:down|up)_blocks\.\d+|mid_block")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class PartFactors:
         if idle:
             raise SettingsError(
                 f"{widget}: {some(idle)} is no part of {whole}, such as {some(names[:1])}. "
-                f"Parts are {EXAMPLES} and the like."
+                f"Parts are {', '.join(_blocks(names))}, and words of the names inside them."
             )
 
 
@@ -53,6 +55,11 @@ def _factor(line: str, widget: str) -> tuple[str, float]:
             f"Names are {EXAMPLES} and the like."
         )
     return name.strip(), factor
+
+
+def _blocks(names: Iterable[str]) -> list[str]:
+    """Each block that names lie in, once: `down_blocks.0`, `mid_block`."""
+    return list(dict.fromkeys(found[0] for found in map(_BLOCK.match, names) if found))
 
 
 def _is_part(part: str, name: str) -> bool:

@@ -39,10 +39,10 @@ def preview(scene, server, monkeypatch, tmp_path):
     progress.reset_progress_state("prompt", graph.DynamicPrompt({"7": {}}))
     monkeypatch.setattr(module.folder_paths, "get_temp_directory", lambda: str(tmp_path))
 
-    def make(client_id="editor", sockets=("editor",), node_id="7"):
+    def make(client_id="editor", sockets=("editor",), node_id="7", model=scene.model):
         monkeypatch.setattr(server, "client_id", client_id)
         monkeypatch.setattr(server, "sockets", dict.fromkeys(sockets))
-        return module.AnimatedPreview(scene.model, node_id), tmp_path / module.SUBFOLDER
+        return module.AnimatedPreview(model, node_id), tmp_path / module.SUBFOLDER
 
     return make
 
@@ -56,6 +56,28 @@ def test_an_editor_gets_a_clip_of_all_frames(preview, sent):
     assert (message["step"], message["total_steps"], message["frames"]) == (1, 25, 16)
     with Image.open(folder / message["filename"]) as picture:
         assert picture.n_frames == 16
+
+
+def test_a_clip_of_sdxl_is_shown_in_the_colours_of_its_latents(preview, scene, sent, monkeypatch):
+    """What SampleAnimation shows last is the clip that it gives, by SDXL's colours of latents and not SD 1.5's."""
+    from motiongraft.host import preview as module
+    from motiongraft.host.inflate import inflate_model
+    from motiongraft.host.sampling import sample_animation
+    from motiongraft.sampling.latent_preview import latent_to_rgb
+
+    written = []
+    monkeypatch.setattr(module, "write_animation", lambda path, frames: written.append(frames))
+    model = inflate_model(scene.sdxl.model, scene.motion("sdxl-beta"), "auto")
+    states = scene.host.encode(scene.sdxl.clip, "a cat")
+    shown, _ = preview(model=model)
+    settings = (states, states, {"samples": scene.latent(8)}, 0, 3, 7.5, "euler", "ddim_uniform", 1.0)
+    clip = model.model.process_latent_in(sample_animation(model, *settings, preview=shown)["samples"])
+    assert [message["step"] for event, message, _ in sent() if event == "motiongraft.preview"][-1] == 3
+    own, other = (each.get_model_object("latent_format") for each in (model, scene.model))
+    pictures = [latent_to_rgb(clip, each.latent_rgb_factors, each.latent_rgb_factors_bias) for each in (own, other)]
+    differences = [(written[-1].int() - picture.int()).abs().max() for picture in pictures]
+    assert differences[0] <= 1  # float32, rounded to bytes
+    assert differences[1] > 10
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ def write_domain_adapter(path: Path, rank: int = 4, seed: int = 0) -> Path:
     return _write(path, weights.tensors)
 
 
-def write_controlnet(path: Path, seed: int = 0) -> Path:
-    """A ControlNet for the tiny SD 1.5 UNet that ControlNetLoader takes."""
+def write_controlnet(path: Path, seed: int = 0, size: unet_weights.UnetSize = unet_weights.SD15) -> Path:
+    """A ControlNet for a tiny UNet that ControlNetLoader takes."""
     weights = RandomWeights(seed)
-    add_controlnet(weights, "control_model.", unet_weights.SD15)
+    add_controlnet(weights, "control_model.", size)
     return _write(path, _halved(weights.tensors))
 
 
