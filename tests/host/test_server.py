@@ -10,9 +10,12 @@ from PIL import Image
 
 from motiongraft.client.comfy_client import ComfyClient, Progress
 from motiongraft.client.errors import CancelledError, ExecutionError, WorkflowError
+from motiongraft.standalone.headless import HeadlessComfyUI
+from motiongraft.tests.helpers.toy_videos import RATE, write_video
 from motiongraft.tests.tiny_sd_pack import model_folders
+from motiongraft.tests.tiny_sd_pack.checkpoints import write_motion_lora
 
-WORKFLOW = Path(__file__).resolve().parents[2] / "example_workflows" / "api" / "animate.json"
+WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows" / "api"
 FRAMES = 4
 STEPS = 2
 LONG = 10_000
@@ -25,13 +28,21 @@ TOY_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def workflow(**changes: dict[str, Any]) -> dict[str, Any]:
-    """The example workflow at toy size; `ClassName={input: value}` changes more of it."""
-    nodes: dict[str, Any] = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+def workflow(name: str = "animate", **changes: dict[str, Any]) -> dict[str, Any]:
+    """An example workflow at toy size; `ClassName={input: value}` changes more of it."""
+    nodes: dict[str, Any] = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     for node in nodes.values():
         kind = node["class_type"]
         node["inputs"].update({**TOY_SETTINGS.get(kind, {}), **changes.get(kind, {})})
     return copy.deepcopy(nodes)
+
+
+def animation_of(client: ComfyClient, nodes: dict[str, Any], folder: Path) -> Path:
+    """The file that a workflow saves."""
+    prompt_id = client.queue(nodes)
+    client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
+    files = [client.download(output, folder) for output in client.outputs(prompt_id)]
+    return next(path for path in files if path.suffix == ".webp")
 
 
 def test_example_workflow_becomes_an_animation_of_all_frames(client: ComfyClient, tmp_path: Path) -> None:
@@ -45,23 +56,63 @@ def test_example_workflow_becomes_an_animation_of_all_frames(client: ComfyClient
 
 
 def test_the_long_loop_becomes_an_animation_longer_than_a_window(client: ComfyClient, tmp_path: Path) -> None:
-    nodes: dict[str, Any] = json.loads(WORKFLOW.with_name("long_loop.json").read_text(encoding="utf-8"))
-    prompts = {"prompts": "0: a cat\n10: a dog", "num_frames": 20}
-    toy = {**TOY_SETTINGS, "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 20}}
-    for node in nodes.values():
-        node["inputs"].update({**toy, "MotionGraft_PromptTravel": prompts}.get(node["class_type"], {}))
-    prompt_id = client.queue(nodes)
-    client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
-    outputs = [client.download(output, tmp_path) for output in client.outputs(prompt_id)]
-    with Image.open(next(path for path in outputs if path.suffix == ".webp")) as animation:
+    changes = {
+        "MotionGraft_PromptTravel": {"prompts": "0: a cat\n10: a dog", "num_frames": 20},
+        "EmptyLatentImage": {"batch_size": 20, "width": 64, "height": 64},
+    }
+    with Image.open(animation_of(client, workflow("long_loop", **changes), tmp_path)) as animation:
         assert getattr(animation, "n_frames", 1) == 20
 
 
+def test_sdxl_becomes_an_animation_of_all_frames(client: ComfyClient, tmp_path: Path) -> None:
+    changes = {
+        "CheckpointLoaderSimple": {"ckpt_name": model_folders.SDXL_CHECKPOINT},
+        "LoadMotionModule": {"motion_module": model_folders.MOTION_MODULE_SDXL},
+    }
+    with Image.open(animation_of(client, workflow("sdxl", **changes), tmp_path)) as animation:
+        assert (animation.size, getattr(animation, "n_frames", 1)) == ((64, 64), FRAMES)
+
+
+def test_both_camera_motions_of_the_mix_move_the_clip(
+    server: HeadlessComfyUI, client: ComfyClient, tmp_path: Path
+) -> None:
+    folder = server.base_directory / "models" / "animatediff_motion_lora"
+    for seed, name in enumerate(("ZoomIn", "PanLeft")):
+        write_motion_lora(folder / f"v2_lora_{name}.safetensors", seed=seed, middle=True)
+    nodes = workflow("motion_lora_mix", LoadMotionModule={"motion_module": model_folders.MOTION_MODULE_V2})
+    clips = []
+    for without in ("3", "4", None):
+        changed = copy.deepcopy(nodes)
+        if without:
+            changed[without]["inputs"]["strength"] = 0
+        with Image.open(animation_of(client, changed, tmp_path / str(without))) as animation:
+            assert getattr(animation, "n_frames", 1) == FRAMES
+            clips.append(animation.convert("RGB").tobytes())
+    assert len(set(clips)) == 3
+
+
+def test_a_video_guides_a_clip_whose_prompt_travels(
+    server: HeadlessComfyUI, client: ComfyClient, tmp_path: Path
+) -> None:
+    """In windows, at the video's own speed."""
+    frames = 20
+    write_video(server.base_directory / "input" / "video.mp4", 24)
+    changes = {
+        "MotionGraft_PromptTravel": {"prompts": "0: a cat\n10: a dog", "num_frames": frames},
+        "EmptyLatentImage": {"batch_size": frames, "width": 64, "height": 64},
+        "ImageFromBatch": {"length": frames},
+        "ImageScale": {"width": 64, "height": 64},
+        "ControlNetLoader": {"control_net_name": model_folders.CONTROLNET},
+    }
+    path = animation_of(client, workflow("prompt_travel_controlnet", **changes), tmp_path)
+    with Image.open(path) as animation:
+        animation.load()
+        assert (animation.size, getattr(animation, "n_frames", 1)) == ((64, 64), frames)
+        assert animation.info["duration"] == pytest.approx(1000 / RATE, abs=1)
+
+
 def test_prompts_for_another_number_of_frames_are_refused_in_words(client: ComfyClient) -> None:
-    nodes: dict[str, Any] = json.loads(WORKFLOW.with_name("long_loop.json").read_text(encoding="utf-8"))
-    for node in nodes.values():
-        node["inputs"].update(TOY_SETTINGS.get(node["class_type"], {}))
-    prompt_id = client.queue(nodes)
+    prompt_id = client.queue(workflow("long_loop"))
     with pytest.raises(ExecutionError, match="48"):
         client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
 
