@@ -4,12 +4,13 @@ No generator is carried from step to step. Everything random about the clip at a
 (seed, position), so that neither the size of a micro-batch nor the number of processes changes it.
 """
 
-import hashlib
 import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..core.seeds import derived_seed
 
 NUM_TIMESTEPS = 1000
 FEISTEL_ROUNDS = 6
@@ -30,11 +31,6 @@ class Draw:
     frame: float
     """Where in the clip a stage of single frames takes its frame, from 0 up to 1."""
     noise_seed: int
-
-
-def derived_seed(*parts: object) -> int:
-    """64 bits that depend on every part, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
 
 
 def noise_of(seed: int, shape: tuple[int, ...]) -> Tensor:

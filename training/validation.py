@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..core.seeds import derived_seed
 from .batches import Batch, TrainingData, conditioning
 from .denoiser import Conditioning, Denoiser
-from .draws import NUM_TIMESTEPS, Draw, derived_seed, noise_of
+from .draws import NUM_TIMESTEPS, Draw, noise_of
 from .loss import Objective
 from .noise_schedule import noise_from
 from .progress import ValidationReport

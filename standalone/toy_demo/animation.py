@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...core.seeds import derived_seed
 from ...training.cache.cached_clips import TextStates
 from ...training.denoiser import Conditioning, Denoiser
-from ...training.draws import NUM_TIMESTEPS, derived_seed, noise_of
+from ...training.draws import NUM_TIMESTEPS, noise_of
 from ...training.noise_schedule import noise_from
 from ..toy_world.picture_codec import CHANNELS, DOWNSCALE, decoded
 from ..toy_world.waves import SIDE
