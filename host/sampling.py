@@ -10,6 +10,7 @@ import latent_preview
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .clip_noise import noise_of
 from .preview import AnimatedPreview
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
@@ -30,17 +31,23 @@ def sample_animation(
     scheduler: str,
     denoise: float,
     preview: AnimatedPreview,
+    noise: Any = None,
 ) -> dict[str, Any]:
-    """The latent, sampled. Frame i gets the noise of (seed, i), in a clip of any length.
+    """The latent, sampled from a NOISE. Without one, frame i gets the noise of (seed, i), in a clip of any length.
 
     Shapes: samples `f c h w`
-    Raises: InterruptProcessingException within one window of the user's cancel.
+    Raises: ShapeError if the noise is for another latent.
+        InterruptProcessingException within one window of the user's cancel.
     """
     sizes = [latent.get(name) for name in EMPTY_LATENT_SIZES]
     frames = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *sizes)
+    if noise is None:
+        begin = frame_noise(frames, seed, latent.get("batch_index"))
+    else:
+        begin = noise_of(noise, {**latent, "samples": frames})
     samples = comfy.sample.sample(
         model,
-        frame_noise(frames, seed, latent.get("batch_index")),
+        begin,
         steps,
         cfg,
         sampler_name,

@@ -13,6 +13,7 @@ from .camera_motion_clips import CameraMotionClips
 from .condition_on_image import ConditionOnImage
 from .context_window import ContextWindow
 from .evaluate_animation import EvaluateAnimation
+from .frame_noise import FrameNoise
 from .inflate_model import InflateModel
 from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
@@ -54,6 +55,7 @@ NODES: list[type[io.ComfyNode]] = [
     EvaluateAnimation,
     ViewWindow,
     AnchorFrames,
+    FrameNoise,
 ]
 
 

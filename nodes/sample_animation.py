@@ -54,6 +54,12 @@ class SampleAnimation(io.ComfyNode):
                     step=0.01,
                     tooltip="1 makes the clip from noise; less keeps that much of the latent given.",
                 ),
+                io.Noise.Input(
+                    "noise",
+                    optional=True,
+                    tooltip="The clip starts from this noise, such as that of Frame Noise; without one, from that of "
+                    "seed. Samplers that add noise at each step draw it from seed either way.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The clip; decode it with a VAE.")],
             hidden=[io.Hidden.unique_id],
