@@ -14,6 +14,7 @@ from .condition_on_image import ConditionOnImage
 from .context_window import ContextWindow
 from .evaluate_animation import EvaluateAnimation
 from .frame_noise import FrameNoise
+from .free_init import FreeInit
 from .inflate_model import InflateModel
 from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
@@ -56,6 +57,7 @@ NODES: list[type[io.ComfyNode]] = [
     ViewWindow,
     AnchorFrames,
     FrameNoise,
+    FreeInit,
 ]
 
 

@@ -117,6 +117,27 @@ def test_prompts_for_another_number_of_frames_are_refused_in_words(client: Comfy
         client.wait(prompt_id, timeout_s=RUN_TIMEOUT_S)
 
 
+@pytest.mark.parametrize("sampler", ["SampleAnimation", "KSampler"])
+def test_the_steps_of_free_init_are_counted_over_all_iterations(client: ComfyClient, sampler: str) -> None:
+    nodes = workflow(SampleAnimation={"seed": 11})
+    settings = {"iterations": 3, "filter": "butterworth", "order": 4, "spatial_stop": 0.25, "temporal_stop": 0.25}
+    nodes["10"] = {"class_type": "MotionGraft_FreeInit", "inputs": {"model": ["3", 0], **settings}}
+    shared = {"kind": "mixed", "length": 16, "overlap": 4, "share": 0.2, "seeds": "2-3: 5"}
+    nodes["11"] = {"class_type": "MotionGraft_FrameNoise", "inputs": {"seed": 3, **shared}}
+    nodes["7"]["inputs"] |= {"model": ["10", 0], "noise": ["11", 0]}
+    if sampler == "KSampler":
+        inputs = nodes["7"]["inputs"]
+        inputs["latent_image"] = inputs.pop("latent")
+        del inputs["noise"]
+        nodes["7"]["class_type"] = sampler
+    steps: list[Progress] = []
+    client.wait(client.queue(nodes), steps.append, RUN_TIMEOUT_S)
+    seen = [(each.value, each.maximum) for each in steps if each.node_id == "7"][1:]
+    assert seen == sorted(seen)
+    assert {maximum for _, maximum in seen} == {3 * STEPS}
+    assert seen[-1] == (3 * STEPS, 3 * STEPS)
+
+
 def test_a_call_saved_before_an_input_came_still_runs(client: ComfyClient) -> None:
     nodes = workflow(SampleAnimation={"seed": 4})
     del nodes["2"]["inputs"]["generation"]
