@@ -156,9 +156,9 @@ def build(
 
     Raises: CheckpointError if a tensor is missing, left over, of another shape, or not finite.
     """
+    check_tensors(spec, tensors, name)  # against torch's layers: ComfyUI's may have no weights before they are loaded
     with torch.device("meta"):
         module = MotionModule(spec, operations)
-    _check_tensors(module.state_dict(), tensors, name)
     weights = {
         key: tensor if key.endswith(POSITION_TABLE) else tensor.to(dtype or tensor.dtype)
         for key, tensor in tensors.items()

@@ -34,3 +34,13 @@ def lora_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frame_wide_norms() -> Callable[..., Any]:
     """A context in which a plain UNet takes its ResBlock and output norms over all frames of each clip."""
     return _frame_wide_norms
+
+
+@pytest.fixture
+def late_weights(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, ComfyUI builds linear layers without weights, as where it manages memory by itself."""
+    try:
+        management = host.module("comfy.memory_management")
+    except ImportError:
+        pytest.skip("this ComfyUI does not manage memory by itself")
+    return lambda: monkeypatch.setattr(management, "aimdo_enabled", True, raising=False)

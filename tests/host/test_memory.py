@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.host
 
@@ -48,3 +49,11 @@ def test_the_plain_models_plan_is_its_own_again(scene, planned):
     (before,) = planned(scene.model, 1)
     planned(scene.inflated(), 1)
     assert planned(scene.model, 1) == [before]
+
+
+def test_a_module_is_read_where_comfyui_builds_layers_without_weights(scene, late_weights):
+    expected = scene.motion().patcher.model.state_dict()
+    late_weights()
+    found = scene.motion().patcher.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
