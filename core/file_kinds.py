@@ -25,7 +25,9 @@ ANIMATELCM_I2V = FileKind(
     "an AnimateLCM-I2V motion module with its image encoder",
     "MotionGraft does not read this kind; AnimateLCM_sd15_t2v it does.",
 )
-SPARSECTRL = FileKind("SparseCtrl", "a SparseCtrl encoder", "MotionGraft does not read this kind yet.")
+SPARSECTRL = FileKind(
+    "SparseCtrl", "a SparseCtrl encoder", "Load it with Load SparseCtrl (folder controlnet), then Apply ControlNet."
+)
 CONTROLNET = FileKind("ControlNet", "a ControlNet", "Load it with ControlNetLoader (folder controlnet).")
 CHECKPOINT = FileKind("checkpoint", "a whole base model", "Load it with CheckpointLoaderSimple (folder checkpoints).")
 UNET = FileKind("UNet", "a base UNet", "Load it with UNETLoader (folder diffusion_models).")
@@ -57,7 +59,7 @@ def _unet_low_rank(names: str) -> bool:
 # Ordered: the first test that holds names the kind.
 _RULES: tuple[tuple[_Test, FileKind], ...] = (
     (_has("controlnet_cond_embedding.weight"), SPARSECTRL),
-    (lambda names: _TEMPORAL(names) and _has("controlnet_cond_embedding")(names), SPARSECTRL),
+    (lambda names: _TEMPORAL(names) and _CONTROL(names), SPARSECTRL),
     (_CONTROL, CONTROLNET),
     (_has("qkv_merge"), CAMERACTRL),
     (lambda names: _TEMPORAL(names) and _has("img_encoder.")(names), ANIMATELCM_I2V),

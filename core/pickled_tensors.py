@@ -15,10 +15,11 @@ from .errors import CheckpointError, some
 
 MAX_CONTAINERS = 4
 """How deep containers may lie in each other; a file can hold itself."""
-CONTAINERS = ("state_dict", "module", "model")
+CONTAINERS = ("state_dict", "module", "model", "controlnet")
 """Outer dictionaries that published files wrap their tensors in.
 
-Source: `state_dict` guoyww/AnimateDiff train.py; `module` Kosinkadink/ComfyUI-AnimateDiff-Evolved, motion_module_ad.py.
+Source: `state_dict` guoyww/AnimateDiff train.py, `controlnet` its scripts/animate.py; `module`
+Kosinkadink/ComfyUI-AnimateDiff-Evolved, motion_module_ad.py.
 """
 MAX_SHARED = 4
 """How many times the size of a file its tensors may have together, since names may share one tensor's memory."""

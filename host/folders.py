@@ -9,6 +9,7 @@ from ..core.errors import CheckpointError
 MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
 LORAS = "loras"
+CONTROLNETS = "controlnet"
 NONE = "none"
 """The first entry of a file list beside an optional socket."""
 

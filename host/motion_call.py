@@ -149,6 +149,19 @@ def call_of(key: str, options: TransformerOptions) -> MotionCall:
     return call
 
 
+def frames_of_call(options: TransformerOptions, num_frames: int) -> MotionCall:
+    """A call that knows its frames and no more, of a model that may not be inflated.
+
+    They are those of ComfyUI's window, else those that another extension names, else a whole clip of `num_frames`.
+    """
+    window = options.get("context_window")
+    leading = _leading_frames(window)
+    named = options.get("ad_params") if window is None else None
+    indices = named or _frame_indices(window, leading, num_frames)
+    frames = tuple(indices["sub_idxs"] or range(num_frames))
+    return MotionCall(len(frames), frames, indices["full_length"], num_leading=len(leading))
+
+
 def _at_percent(
     call: MotionCall, splice: "Splice", percent: float, scheduled: list[Any], tensors: Mapping[str, Tensor]
 ) -> MotionCall:

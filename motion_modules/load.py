@@ -69,7 +69,7 @@ def read_motion_file(file: TensorFile, generation: str = AUTO) -> MotionFile:
     if is_whole and motion[INPUT_WEIGHT].shape[1:2] == (LATENT_CHANNELS,):
         del motion[INPUT_WEIGHT]
         motion.pop(INPUT_BIAS, None)
-    _check_form(motion, file.name)
+    check_form(motion, file.name)
     tensors = canonical(_with_own_positions(motion) if dialect.shares_positions else motion)
     spec, classification = read_spec(file, tensors, dialect, is_whole, generation)
     return MotionFile(file.name, spec, tensors, dialect, classification, len(renamed) - len(motion))
@@ -95,14 +95,22 @@ def _official(file: TensorFile) -> tuple[Dialect, dict[str, Tensor]]:
     kind = classify(file.tensors)
     if kind is not MOTION_MODULE:
         raise CheckpointError(f"{file.name}: expected a motion module, found {kind.description}. {kind.remedy}")
-    dialect = dialect_of(file.tensors, file.name)
-    renamed = {} if dialect is None else official_names(file.tensors, dialect, file.name)
+    return named_officially(file.tensors, file.name)
+
+
+def named_officially(tensors: Mapping[str, Tensor], file: str) -> tuple[Dialect, dict[str, Tensor]]:
+    """The dialect of a file's tensors, and these under official names, in types that can be computed with.
+
+    Raises: CheckpointError if no dialect names a motion module like that, or two do.
+    """
+    dialect = dialect_of(tensors, file)
+    renamed = {} if dialect is None else official_names(tensors, dialect, file)
     if dialect is None or not any(ADDRESS.match(name) for name in renamed):
         raise CheckpointError(
-            f"{file.name}: its motion tensors are named in a layout that MotionGraft does not know "
-            f"({some(sorted(file.tensors)[:2])}). Use the file in AnimateDiff's or diffusers' layout."
+            f"{file}: its motion tensors are named in a layout that MotionGraft does not know "
+            f"({some(sorted(tensors)[:2])}). Use the file in AnimateDiff's or diffusers' layout."
         )
-    return dialect, {official: _widened(file.tensors[name]) for official, name in renamed.items()}
+    return dialect, {official: _widened(tensors[name]) for official, name in renamed.items()}
 
 
 def _with_own_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,7 +129,7 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float16) if is_computable(tensor) and tensor.element_size() == 1 else tensor
 
 
-def _check_form(tensors: Mapping[str, Tensor], name: str) -> None:
+def check_form(tensors: Mapping[str, Tensor], name: str) -> None:
     """Raises: CheckpointError unless every tensor holds floats, in the number of dimensions that its name asks for."""
     if INPUT_WEIGHT in tensors and INPUT_BIAS not in tensors:
         raise CheckpointError(f"{name}: 1 tensors are missing ({INPUT_BIAS}). Get the whole file.")

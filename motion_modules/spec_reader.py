@@ -3,7 +3,7 @@
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, cast
 
@@ -50,6 +50,26 @@ def read_spec(
     _check_number(spec, len(tensors), file.name)
     _check_widths(spec, file.name)
     return spec, classification
+
+
+def read_down_spec(file: TensorFile, tensors: Mapping[str, Tensor]) -> MotionModuleSpec:
+    """The shape of a motion module that lies in a down path alone, as SparseCtrl's does, under v3's norms.
+
+    Source: guoyww/AnimateDiff sparse_controlnet.py, where all norms are taken frame by frame.
+    Raises: CheckpointError if layers are missing, or lie elsewhere too.
+    """
+    shape = _shape_of(tensors, file.name, may_lack=("mid_block", "up_blocks"))
+    if shape["up_channels"] or shape["middle_channels"]:
+        raise CheckpointError(
+            f"{file.name}: expected motion layers in down_blocks alone, as SparseCtrl has them, found others too. "
+            "The file was edited or is of another design; get the original."
+        )
+    known = {**_of_generation(GENERATIONS["v3"]), **_configured_heads(file)}
+    shape["num_positions"] = shape["num_positions"] or _assumed_positions(file, known)
+    spec = MotionModuleSpec(**{**known, **shape})
+    _check_number(spec, len(tensors), file.name)
+    _check_widths(spec, file.name)
+    return spec
 
 
 def _known(file: TensorFile, traits: Traits, chosen: str) -> tuple[dict[str, Any], Classification]:
@@ -124,8 +144,8 @@ def _one_number(configured: object) -> object:
     return numbers[0] if numbers and agree else numbers
 
 
-def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    """The fields of the spec that stand in the tensors themselves."""
+def _shape_of(tensors: Mapping[str, Tensor], name: str, may_lack: Sequence[str] = ("mid_block",)) -> dict[str, Any]:
+    """The fields of the spec that stand in the tensors themselves. `may_lack` are parts that need not be there."""
     widths: dict[str, dict[int, int]] = {"down_blocks": {}, "mid_block": {}, "up_blocks": {}}
     layers, blocks, lengths = set[int](), set[int](), Counter[int]()
     for key, tensor in tensors.items():
@@ -135,7 +155,8 @@ def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
             layers |= {int(place[3])} if place[1] == "down_blocks" else set()
         blocks |= {int(block[1])} if block else set()
         lengths.update([tensor.shape[1]] if key.endswith(POSITION_TABLE) else [])
-    _check_gapless(name, {**{part: set(levels) for part, levels in widths.items()}, "layers": layers, "blocks": blocks})
+    counted = {**{part: set(levels) for part, levels in widths.items()}, "layers": layers, "blocks": blocks}
+    _check_gapless(name, counted, may_lack)
     image = tensors.get(IMAGE_WEIGHT)
     return {
         "down_channels": tuple(widths["down_blocks"][level] for level in sorted(widths["down_blocks"])),
@@ -148,10 +169,10 @@ def _shape_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     }
 
 
-def _check_gapless(name: str, numbers: Mapping[str, set[int]]) -> None:
+def _check_gapless(name: str, numbers: Mapping[str, set[int]], may_lack: Sequence[str]) -> None:
     """Raises: CheckpointError unless levels, layers and attention blocks are counted from 0 without a gap."""
     for part, found in numbers.items():
-        if found != set(range(len(found))) or not (found or part == "mid_block"):
+        if found != set(range(len(found))) or not (found or part in may_lack):
             raise CheckpointError(
                 f"{name}: expected {part} counted from 0 without a gap, found {some(list(map(str, sorted(found))))}. "
                 "The file holds part of a motion module; get the whole one."

@@ -18,6 +18,7 @@ from .free_init import FreeInit
 from .inflate_model import InflateModel
 from .inspect_motion_file import InspectMotionFile
 from .load_motion_module import LoadMotionModule
+from .load_sparsectrl import LoadSparseCtrl
 from .load_training_clips import LoadTrainingClips
 from .motion_control import MotionControl
 from .prompt_travel import PromptTravel
@@ -58,6 +59,7 @@ NODES: list[type[io.ComfyNode]] = [
     AnchorFrames,
     FrameNoise,
     FreeInit,
+    LoadSparseCtrl,
 ]
 
 

@@ -8,6 +8,7 @@ MOTIONGRAFT_UPDATE_RECORD=1. Only names and shapes: nothing here holds anybody's
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -40,6 +41,26 @@ SD15_UNET = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
 }
 """Source: stable-diffusion-v1-5, unet/config.json."""
+
+
+COMPVIS = (
+    (r"(resnets\.\d)\.norm1\.", r"\1.in_layers.0."),
+    (r"(resnets\.\d)\.conv1\.", r"\1.in_layers.2."),
+    (r"(resnets\.\d)\.time_emb_proj\.", r"\1.emb_layers.1."),
+    (r"(resnets\.\d)\.norm2\.", r"\1.out_layers.0."),
+    (r"(resnets\.\d)\.conv2\.", r"\1.out_layers.3."),
+    (r"(resnets\.\d)\.conv_shortcut\.", r"\1.skip_connection."),
+    (r"^mid_block\.resnets\.0\.", "middle_block.0."),
+    (r"^mid_block\.attentions\.0\.", "middle_block.1."),
+    (r"^mid_block\.resnets\.1\.", "middle_block.2."),
+    (r"^conv_in\.", "input_blocks.0.0."),
+    (r"^time_embedding\.linear_1\.", "time_embed.0."),
+    (r"^time_embedding\.linear_2\.", "time_embed.2."),
+    (r"^controlnet_down_blocks\.(\d+)\.", r"zero_convs.\1.0."),
+    (r"^controlnet_mid_block\.", "middle_block_out.0."),
+    (r"^controlnet_cond_embedding\.", "input_hint_block.0."),
+)
+"""diffusers' names of layers in those of CompVis and lllyasviel/ControlNet, but for the number of a block."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,71 @@ def sd15_unet() -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+def sparse_control(rgb: bool) -> Shapes:
+    """A SparseCtrl encoder: the down path and middle of SD 1.5 with zero convolutions, and motion in the down path.
+
+    Source: guoyww/AnimateDiff, animatediff/models/sparse_controlnet.py; configs/inference/sparsectrl/
+    latent_condition.yaml (rgb) and image_condition.yaml (scribble). Needs diffusers.
+    """
+    shapes = _sparse_spatial(rgb)
+    for site, width in _down_sites("motion_modules.{}.temporal_transformer"):
+        shapes.update(_temporal_transformer(site, width, ("pe", 32), attentions=1))
+    return shapes
+
+
+def sparse_control_model(rgb: bool) -> Shapes:
+    """The same as diffusers saves it. Source: huggingface/diffusers, models/controlnets/controlnet_sparsectrl.py."""
+    shapes = _sparse_spatial(rgb)
+    for site, width in _down_sites("motion_modules.{}"):
+        shapes.update(_adapter_transformer(site, width, 32, attentions=1))
+    return shapes
+
+
+def webui_sparse_control(rgb: bool) -> Shapes:
+    """The same for Stable Diffusion WebUI: the ControlNet in the names of CompVis, motion in those of AnimateDiff.
+
+    Source: the sizes of conrevo/AnimateDiff-A1111, control/, which these names give to the byte.
+    """
+    return {webui_name(name): shape for name, shape in sparse_control(rgb).items()}
+
+
+def webui_name(name: str) -> str:
+    """WebUI's name of a tensor by AnimateDiff's."""
+    if ".motion_modules." in name:
+        return name
+    for pattern, replacement in COMPVIS:
+        name = re.sub(pattern, replacement, name)
+    place = re.match(r"down_blocks\.(\d)\.(resnets|attentions)\.(\d)\.", name)
+    if place:
+        block, layer = 1 + 3 * int(place[1]) + int(place[3]), int(place[2] == "attentions")
+        return f"input_blocks.{block}.{layer}.{name[place.end() :]}"
+    end = re.match(r"down_blocks\.(\d)\.downsamplers\.0\.conv\.", name)
+    return f"input_blocks.{3 + 3 * int(end[1])}.0.op.{name[end.end() :]}" if end else name
+
+
+def _sparse_spatial(rgb: bool) -> Shapes:
+    copied = ("conv_in.", "time_embedding.", "down_blocks.", "mid_block.")
+    shapes = {name: shape for name, shape in sd15_unet().items() if name.startswith(copied)}
+    condition = "controlnet_cond_embedding"
+    if rgb:
+        shapes.update(_convolution(condition, 4 + 1, SMALLEST_WIDTH))
+    else:
+        widths = (16, 16, 32, 32, 96, 96, 256)
+        shapes.update(_convolution(f"{condition}.conv_in", 3 + 1, widths[0]))
+        for index, (inputs, outputs) in enumerate(pairwise(widths)):
+            shapes.update(_convolution(f"{condition}.blocks.{index}", inputs, outputs))
+        shapes.update(_convolution(f"{condition}.conv_out", widths[-1], SMALLEST_WIDTH))
+    behind = (320, 320, 320, 320, 640, 640, 640, 1280, 1280, 1280, 1280, 1280)
+    for name, width in [(f"controlnet_down_blocks.{index}", width) for index, width in enumerate(behind)]:
+        shapes.update(_convolution(name, width, width, kernel=1))
+    shapes.update(_convolution("controlnet_mid_block", SD15_WIDTHS[-1], SD15_WIDTHS[-1], kernel=1))
+    return shapes
+
+
+def _down_sites(transformer: str) -> list[tuple[str, int]]:
+    return [site for site in _sites(SD15_WIDTHS, False, transformer) if site[0].startswith("down_blocks.")]
+
+
 def motion_adapter(widths: tuple[int, ...], positions: int, middle: bool = False, inputs: int | None = None) -> Shapes:
     """A motion module as diffusers saves it; one position table serves both attentions.
 
@@ -134,27 +220,27 @@ def _sites(widths: tuple[int, ...], middle: bool, transformer: str) -> Iterator[
         yield f"mid_block.{transformer.format(0)}", widths[-1]
 
 
-def _temporal_transformer(name: str, width: int, table: tuple[str, int] | None) -> Named:
+def _temporal_transformer(name: str, width: int, table: tuple[str, int] | None, attentions: int = 2) -> Named:
     block = f"{name}.transformer_blocks.0"
     yield from _norm(f"{name}.norm", width)
     yield from _linear(f"{name}.proj_in", width, width)
-    for index in (0, 1):
+    for index in range(attentions):
         yield from _attention(f"{block}.attention_blocks.{index}", width)
         if table:
             yield f"{block}.attention_blocks.{index}.pos_encoder.{table[0]}", (1, table[1], width)
-    for index in (0, 1):
+    for index in range(attentions):
         yield from _norm(f"{block}.norms.{index}", width)
     yield from _feed_forward(f"{block}.ff", width)
     yield from _norm(f"{block}.ff_norm", width)
     yield from _linear(f"{name}.proj_out", width, width)
 
 
-def _adapter_transformer(name: str, width: int, positions: int) -> Named:
+def _adapter_transformer(name: str, width: int, positions: int, attentions: int = 2) -> Named:
     block = f"{name}.transformer_blocks.0"
     yield from _norm(f"{name}.norm", width)
     yield from _linear(f"{name}.proj_in", width, width)
     yield f"{block}.pos_embed.pe", (1, positions, width)
-    for index in (1, 2):
+    for index in range(1, attentions + 1):
         yield from _norm(f"{block}.norm{index}", width)
         yield from _attention(f"{block}.attn{index}", width)
     yield from _norm(f"{block}.norm3", width)
@@ -184,8 +270,8 @@ def _norm(name: str, width: int) -> Named:
     yield f"{name}.bias", (width,)
 
 
-def _convolution(name: str, inputs: int, outputs: int) -> Named:
-    yield f"{name}.weight", (outputs, inputs, 3, 3)
+def _convolution(name: str, inputs: int, outputs: int, kernel: int = 3) -> Named:
+    yield f"{name}.weight", (outputs, inputs, kernel, kernel)
     yield f"{name}.bias", (outputs,)
 
 
@@ -318,6 +404,15 @@ def _factors(down: str, up: str, layer: Layer, rank: int) -> Named:
 
 
 TRAINER_CHECKPOINT = "official_trainer_checkpoint"
+SPARSE_CONTROLS = {
+    "v3_sd15_sparsectrl_rgb": "rgb",
+    "v3_sd15_sparsectrl_scribble": "scribble",
+    "animatediff-sparsectrl-rgb": "rgb",
+    "animatediff-sparsectrl-scribble": "scribble",
+    "mm_sd15_v3_sparsectrl_rgb": "rgb",
+    "mm_sd15_v3_sparsectrl_scribble": "scribble",
+}
+"""The SparseCtrl encoders among the files, and what each sees."""
 
 FILES = {
     "mm_sd_v15": PublishedFile(
@@ -370,6 +465,28 @@ FILES = {
     "PIA-condition-adapter": PublishedFile(
         "openmmlab/PIA-condition-adapter, diffusion_pytorch_model.safetensors",
         lambda: motion_adapter(SD15_WIDTHS, 32, inputs=9),
+    ),
+    "v3_sd15_sparsectrl_rgb": PublishedFile(
+        "guoyww/animatediff, v3_sd15_sparsectrl_rgb.ckpt", lambda: sparse_control(rgb=True)
+    ),
+    "v3_sd15_sparsectrl_scribble": PublishedFile(
+        "guoyww/animatediff, v3_sd15_sparsectrl_scribble.ckpt", lambda: sparse_control(rgb=False)
+    ),
+    "animatediff-sparsectrl-rgb": PublishedFile(
+        "guoyww/animatediff-sparsectrl-rgb, diffusion_pytorch_model.safetensors",
+        lambda: sparse_control_model(rgb=True),
+    ),
+    "animatediff-sparsectrl-scribble": PublishedFile(
+        "guoyww/animatediff-sparsectrl-scribble, diffusion_pytorch_model.safetensors",
+        lambda: sparse_control_model(rgb=False),
+    ),
+    "mm_sd15_v3_sparsectrl_rgb": PublishedFile(
+        "conrevo/AnimateDiff-A1111, control/mm_sd15_v3_sparsectrl_rgb.safetensors",
+        lambda: webui_sparse_control(rgb=True),
+    ),
+    "mm_sd15_v3_sparsectrl_scribble": PublishedFile(
+        "conrevo/AnimateDiff-A1111, control/mm_sd15_v3_sparsectrl_scribble.safetensors",
+        lambda: webui_sparse_control(rgb=False),
     ),
     "v2_lora_ZoomIn": PublishedFile(
         "guoyww/animatediff, v2_lora_ZoomIn.ckpt",

@@ -11,7 +11,10 @@ from motiongraft.tests.helpers.workflow_files import NOTES, api_files, as_api, e
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "object_info.json"
 UPDATE = "MOTIONGRAFT_UPDATE_RECORD"
-MACHINE_LISTS = {"motion_module", "motion_lora", "domain_adapter", "folder", "file", "sampler_name", "scheduler"}
+MACHINE_LISTS = {
+    *("motion_module", "motion_lora", "domain_adapter", "sparsectrl", "folder", "file"),
+    *("sampler_name", "scheduler"),
+}
 """Combos whose entries depend on the machine's files or on ComfyUI's version."""
 KEPT = (
     "input",

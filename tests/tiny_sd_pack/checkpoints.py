@@ -14,6 +14,7 @@ from . import text_weights, unet_weights
 from .autoencoder_weights import add_autoencoder
 from .motion_weights import add_domain_adapter, add_motion_lora, add_motion_modules
 from .random_weights import RandomWeights
+from .sparse_weights import add_sparse_control
 from .text_weights import add_open_clip, add_text_encoder
 from .unet_weights import add_controlnet, add_unet
 
@@ -81,6 +82,13 @@ def write_controlnet(path: Path, seed: int = 0, size: unet_weights.UnetSize = un
     weights = RandomWeights(seed)
     add_controlnet(weights, "control_model.", size)
     return _write(path, _halved(weights.tensors))
+
+
+def write_sparse_control(path: Path, seed: int = 0, rgb: bool = True, positions: int = 32) -> Path:
+    """A SparseCtrl encoder for the tiny SD 1.5 UNet in float32 and the published layout: rgb, or scribble."""
+    weights = RandomWeights(seed)
+    add_sparse_control(weights, unet_weights.SD15, rgb, positions)
+    return _write(path, weights.tensors)
 
 
 def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

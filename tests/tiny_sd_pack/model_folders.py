@@ -8,6 +8,7 @@ from .checkpoints import (
     write_domain_adapter,
     write_motion_lora,
     write_motion_module,
+    write_sparse_control,
     write_tiny_sd15,
     write_tiny_sdxl,
 )
@@ -21,6 +22,7 @@ MOTION_MODULE_SDXL = "tiny_sdxl_motion.safetensors"
 MOTION_LORA = "tiny_motion_lora.safetensors"
 DOMAIN_ADAPTER = "tiny_domain_adapter.safetensors"
 CONTROLNET = "tiny_controlnet.safetensors"
+SPARSECTRL = "tiny_sparsectrl_rgb.safetensors"
 
 
 def write_model_folders(base_directory: Path) -> None:
@@ -35,3 +37,4 @@ def write_model_folders(base_directory: Path) -> None:
     write_motion_lora(models / "animatediff_motion_lora" / MOTION_LORA, seed=5, middle=True)
     write_domain_adapter(models / "loras" / DOMAIN_ADAPTER, seed=6)
     write_controlnet(models / "controlnet" / CONTROLNET, seed=7)
+    write_sparse_control(models / "controlnet" / SPARSECTRL, seed=8)

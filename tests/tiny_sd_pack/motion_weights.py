@@ -21,7 +21,7 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 def add_motion_modules(weights: RandomWeights, channels: tuple[int, ...], positions: int, middle: bool) -> None:
     """One motion module after every layer of the UNet: two on the way down, three on the way up, per level."""
     for name, width in _motion_module_names(channels, middle):
-        _add_motion_module(weights, f"{name}.temporal_transformer", width, positions)
+        add_motion_layer(weights, f"{name}.temporal_transformer", width, positions)
 
 
 def add_motion_lora(weights: RandomWeights, channels: tuple[int, ...], rank: int, middle: bool) -> None:
@@ -37,6 +37,24 @@ def add_domain_adapter(weights: RandomWeights, channels: tuple[int, ...], contex
     for name, width in _spatial_transformer_names(channels):
         for attention, context in (("attn1", width), ("attn2", context_width)):
             _add_low_rank(weights, f"{name}.transformer_blocks.0.{attention}.processor", width, context, rank)
+
+
+def add_motion_layer(weights: RandomWeights, name: str, width: int, positions: int, attentions: int = 2) -> None:
+    """One temporal transformer."""
+    block = f"{name}.transformer_blocks.0"
+    weights.norm(f"{name}.norm", width)
+    weights.linear(f"{name}.proj_in", width, width)
+    for index in range(attentions):
+        attention = f"{block}.attention_blocks.{index}"
+        for projection in ("to_q", "to_k", "to_v"):
+            weights.linear(f"{attention}.{projection}", width, width, bias=False)
+        weights.linear(f"{attention}.to_out.0", width, width)
+        weights.tensors[f"{attention}.pos_encoder.pe"] = position_table(positions, width)
+        weights.norm(f"{block}.norms.{index}", width)
+    weights.linear(f"{block}.ff.net.0.proj", width, 8 * width)
+    weights.linear(f"{block}.ff.net.2", 4 * width, width)
+    weights.norm(f"{block}.ff_norm", width)
+    weights.linear(f"{name}.proj_out", width, width, gain=OUTPUT_GAIN)
 
 
 def position_table(positions: int, width: int) -> Tensor:
@@ -71,23 +89,6 @@ def _spatial_transformer_names(channels: tuple[int, ...]) -> Iterator[tuple[str,
     for level in range(1, len(channels)):
         for index in (0, 1, 2):
             yield f"up_blocks.{level}.attentions.{index}", channels[last - level]
-
-
-def _add_motion_module(weights: RandomWeights, name: str, width: int, positions: int) -> None:
-    block = f"{name}.transformer_blocks.0"
-    weights.norm(f"{name}.norm", width)
-    weights.linear(f"{name}.proj_in", width, width)
-    for index in (0, 1):
-        attention = f"{block}.attention_blocks.{index}"
-        for projection in ("to_q", "to_k", "to_v"):
-            weights.linear(f"{attention}.{projection}", width, width, bias=False)
-        weights.linear(f"{attention}.to_out.0", width, width)
-        weights.tensors[f"{attention}.pos_encoder.pe"] = position_table(positions, width)
-        weights.norm(f"{block}.norms.{index}", width)
-    weights.linear(f"{block}.ff.net.0.proj", width, 8 * width)
-    weights.linear(f"{block}.ff.net.2", 4 * width, width)
-    weights.norm(f"{block}.ff_norm", width)
-    weights.linear(f"{name}.proj_out", width, width, gain=OUTPUT_GAIN)
 
 
 def _add_low_rank(weights: RandomWeights, prefix: str, width: int, context: int, rank: int) -> None:

@@ -13,6 +13,7 @@ from motiongraft.tests.helpers.published_files import (
     POSITION_TABLES,
     RECORD,
     SMALLEST_WIDTH,
+    SPARSE_CONTROLS,
     TRAINER_CHECKPOINT,
     generated,
     narrowed,
@@ -42,6 +43,12 @@ TENSORS = {
     "animatediff-motion-adapter-v1-5-3": 540,
     "animatediff-motion-adapter-sdxl-beta": 405,
     "PIA-condition-adapter": 542,
+    "v3_sd15_sparsectrl_rgb": 486,
+    "v3_sd15_sparsectrl_scribble": 500,
+    "animatediff-sparsectrl-rgb": 486,
+    "animatediff-sparsectrl-scribble": 500,
+    "mm_sd15_v3_sparsectrl_rgb": 486,
+    "mm_sd15_v3_sparsectrl_scribble": 500,
     "v2_lora_ZoomIn": 336,
     "motion_director_lora": 400,
     "animatediff-motion-lora-zoom-in": 336,
@@ -54,8 +61,9 @@ TENSORS = {
     "v3_sd15_adapter_peft": 256,
 }
 """Source: 28 tensors for each of 20, 21 or 15 modules (588: Kosinkadink/ComfyUI-AnimateDiff-Evolved issue 576), 27 in
-diffusers; 686 of the SD 1.5 UNet and 26 for each module from the trainer; two factors for each layer of a LoRA, and
-kohya's alpha.
+diffusers; 686 of the SD 1.5 UNet and 26 for each module from the trainer; in a SparseCtrl encoder 20 for each of 8
+modules, 298 of the UNet, 26 of zero convolutions, and 2 that see latents or 16 that see pixels; two factors for each
+layer of a LoRA, and kohya's alpha.
 """
 
 WEIGHTS = {
@@ -74,6 +82,12 @@ WEIGHTS = {
     "animatediff-motion-adapter-v1-5-3": 417_137_600,
     "animatediff-motion-adapter-sdxl-beta": 236_779_200,
     "PIA-condition-adapter": 417_137_600 + 26_240,
+    "v3_sd15_sparsectrl_rgb": 496_730_880,
+    "v3_sd15_sparsectrl_scribble": 497_802_784,
+    "animatediff-sparsectrl-rgb": 496_730_880,
+    "animatediff-sparsectrl-scribble": 497_802_784,
+    "mm_sd15_v3_sparsectrl_rgb": 496_730_880,
+    "mm_sd15_v3_sparsectrl_scribble": 497_802_784,
     "v2_lora_ZoomIn": 19_333_120,
     "motion_director_lora": 33_792_000,
     "animatediff-motion-lora-zoom-in": 19_333_120,
@@ -88,7 +102,7 @@ WEIGHTS = {
 """Parameters without position tables.
 
 Source: guoyww/AnimateDiff README: 417 M, 453 M, 238 M with tables, 19 M; MotionLoRA 77.3 MB and domain adapter 97.3 MiB
-in float32; 859 520 964 in the UNet of Stable Diffusion 1.5.
+in float32; 859 520 964 in the UNet of Stable Diffusion 1.5; SparseCtrl: what diffusers builds.
 """
 
 POSITIONS = {
@@ -105,6 +119,7 @@ POSITIONS = {
     "animatediff-motion-adapter-v1-5-3": 32,
     "animatediff-motion-adapter-sdxl-beta": 32,
     "PIA-condition-adapter": 32,
+    **dict.fromkeys(SPARSE_CONTROLS, 32),
 }
 """Source: temporal_position_encoding_max_len of the configs the files were published with: guoyww/AnimateDiff, branches
 main and sdxl; hotshotco/Hotshot-XL; open-mmlab/PIA; Lightricks/LongAnimateDiff, where long-inference.yaml says 64 and
@@ -138,6 +153,8 @@ FILE_SIZES = [
     ("animatediff-motion-adapter-v1-5-3", "F32", PYTORCH, 1_670_875_648),
     ("animatediff-motion-adapter-sdxl-beta", "F32", PYTORCH, 948_604_184),
     ("animatediff-motion-adapter-sdxl-beta", "F16", PYTORCH, 474_328_896),
+    ("mm_sd15_v3_sparsectrl_rgb", "F16", None, 993_974_272),
+    ("mm_sd15_v3_sparsectrl_scribble", "F16", None, 996_119_576),
     ("motion_director_lora", "F32", {"model_type": "motion_director", "rank": "64"}, 135_244_472),
     ("mm_sd15_v2_lora_ZoomIn", "F16", None, 38_727_544),
 ]
@@ -145,8 +162,9 @@ FILE_SIZES = [
 
 Source, in order, from Git LFS pointers on huggingface.co: CiaraRowles/TemporalDiff, temporaldiff-v1-animatediff (v1,
 trained on); dn6/longanimatediff-motion-adapter-32 (v3's layout); a-r-r-o-w/animatediff-motion-adapter-sdxl-beta, twice;
-fofr/comfyui, shatterAnimatediff_v10; tyDiffusion/LoRAs, animatediff-motionlora-2-zoomout-1.5, whose SHA256 is that of
-conrevo/AnimateDiff-A1111, lora_v2/mm_sd15_v2_lora_ZoomOut.
+conrevo/AnimateDiff-A1111, control/, twice, commit abff156; fofr/comfyui, shatterAnimatediff_v10;
+tyDiffusion/LoRAs, animatediff-motionlora-2-zoomout-1.5, whose SHA256 is that of conrevo/AnimateDiff-A1111,
+lora_v2/mm_sd15_v2_lora_ZoomOut.
 """
 
 GIGABYTES = [
@@ -154,11 +172,17 @@ GIGABYTES = [
     ("lt_long_mm_32_frames", 1.82),
     ("lt_long_mm_16_64_frames", 1.83),
     ("pia", 1.67),
+    ("v3_sd15_sparsectrl_rgb", 1.99),
+    ("v3_sd15_sparsectrl_scribble", 1.99),
 ]
-"""Source: ltdrdata/ComfyUI-Manager, model-list.json; AnimateLCM_sd15_t2v.ckpt has 1 813 041 929 bytes."""
+"""Source: ltdrdata/ComfyUI-Manager, model-list.json; AnimateLCM_sd15_t2v.ckpt has 1 813 041 929 bytes; SparseCtrl of
+guoyww/animatediff 1 988 040 333 and 1 992 335 697, of which the position tables are 901 120.
+"""
 
-STAY = {1, 3, 4, 9, 24, 32, 64, 128, 768}
-"""One, kernel, latent channels, PIA's input channels, positions or ranks, text width."""
+STAY = {1, 3, 4, 5, 9, 16, 24, 32, 64, 96, 128, 256, 768}
+"""One, kernel, latent channels, inputs of PIA and SparseCtrl, its convolutions over pixels, positions or ranks, text
+width.
+"""
 
 
 def parameters(shapes):
@@ -191,7 +215,7 @@ def diffusers():
 
 @pytest.mark.parametrize("name", published_files())
 def test_record_is_what_the_architecture_gives(name):
-    if name == TRAINER_CHECKPOINT:
+    if name in (TRAINER_CHECKPOINT, *SPARSE_CONTROLS):
         pytest.importorskip("diffusers", reason=NO_DIFFUSERS)
     if os.environ.get(UPDATE):
         write_published(name)
@@ -231,6 +255,17 @@ def test_adapters_are_those_that_diffusers_builds(diffusers, name):
     with torch.device("meta"):
         state = diffusers.MotionAdapter(**ADAPTERS[name]).state_dict()
     assert read_published(name) == {tensor: tuple(value.shape) for tensor, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("animatediff-sparsectrl-rgb", 4), ("animatediff-sparsectrl-scribble", 3)]
+)
+def test_sparse_controls_are_those_that_diffusers_builds(diffusers, name, channels):
+    with torch.device("meta"):
+        model = diffusers.SparseControlNetModel(
+            conditioning_channels=channels, use_simplified_condition_embedding=channels == 4
+        )
+    assert read_published(name) == {tensor: tuple(value.shape) for tensor, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", DOMAIN_ADAPTERS)

@@ -18,6 +18,7 @@ from motiongraft.lora.motion_lora import fit, read_motion_lora
 from motiongraft.lora.report import describe_domain_adapter, describe_motion_lora
 from motiongraft.motion_modules.load import build, read_motion_file
 from motiongraft.motion_modules.report import describe_motion_module
+from motiongraft.motion_modules.sparse_control import read_sparse_control
 
 from .small_files import small_tensors
 from .written import CANARY
@@ -44,6 +45,11 @@ def _adapter_changes(file: TensorFile) -> object:
     return read_adapter_changes(read_domain_adapter(file), file.name)
 
 
+def _sparse_control(file: TensorFile) -> object:
+    sparse = read_sparse_control(file)
+    return build(sparse.spec, sparse.motion, sparse.name)
+
+
 LOADERS: dict[str, Callable[[TensorFile], object]] = {
     "motion module": _loaded_module,
     "report of a motion module": lambda file: list(describe_motion_module(file)),
@@ -52,6 +58,7 @@ LOADERS: dict[str, Callable[[TensorFile], object]] = {
     "domain adapter": _adapter_changes,
     "report of a domain adapter": lambda file: list(describe_domain_adapter(file)),
     "domain adapter for the host": lambda file: in_kohya_layout(read_domain_adapter(file), file.name),
+    "SparseCtrl": _sparse_control,
     "report of a training run": lambda file: list(describe_training(file.metadata)),
     "kind": lambda file: classify(file.tensors),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from motiongraft.core.file_kinds import MOTION_LORA, MOTION_MODULE, classify
+from motiongraft.core.file_kinds import MOTION_LORA, MOTION_MODULE, SPARSECTRL, classify
 from motiongraft.core.tensor_files import TensorFile
 from motiongraft.lora.domain_adapter import read_domain_adapter
 from motiongraft.lora.motion_lora import read_motion_lora
@@ -18,6 +18,8 @@ from motiongraft.tests.helpers.published_files import Shapes, narrowed, random_t
 
 NARROW, NARROW_MIDDLE = 10, 40
 """What 320 and 1280 are divided by."""
+KEPT = ("conv_in.", "controlnet_cond_embedding.", "input_hint_block.")
+"""Beside levels and middle: the input, and what sees the images of SparseCtrl."""
 
 
 @cache
@@ -31,7 +33,7 @@ def small_tensors(base: str) -> dict[str, Tensor]:
         if found and int(found[2]) <= found[1].startswith("up"):
             narrow = NARROW_MIDDLE if found[1] == "mid_block" else NARROW
             small[re.sub(r"(up_blocks[._])\d", r"\g<1>0", name)] = narrowed({name: shape}, narrow)[name]
-        elif name.removeprefix("module.").startswith("conv_in."):
+        elif name.removeprefix("module.").startswith(KEPT):
             small |= narrowed({name: shape}, NARROW)
     return random_tensors(small)
 
@@ -45,6 +47,8 @@ def small_metadata(base: str) -> dict[str, Any]:
         return {"kind": kind.name, "spec": asdict(read_motion_file(file).spec)}
     if kind is MOTION_LORA:
         return motion_lora_form(read_motion_lora(file), "diffusers")[1]
+    if kind is SPARSECTRL:
+        return {}
     return domain_adapter_form(read_domain_adapter(file))[1]
 
 
