@@ -111,6 +111,33 @@ def test_a_video_guides_a_clip_whose_prompt_travels(
         assert animation.info["duration"] == pytest.approx(1000 / RATE, abs=1)
 
 
+def image_to_video(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The example workflow at toy size, with a toy file of SparseCtrl."""
+    loaded = {"sparsectrl": model_folders.SPARSECTRL, **changes.pop("MotionGraft_LoadSparseCtrl", {})}
+    return workflow("image_to_video", MotionGraft_LoadSparseCtrl=loaded, **changes)
+
+
+@pytest.fixture
+def picture(server: HeadlessComfyUI) -> str:
+    """The name of a picture in ComfyUI's input folder, of another shape than the clip."""
+    folder = server.base_directory / "input"
+    folder.mkdir(exist_ok=True)
+    Image.linear_gradient("L").convert("RGB").resize((96, 80)).save(folder / "picture.png")
+    return "picture.png"
+
+
+def test_the_image_to_video_example_becomes_an_animation(client: ComfyClient, picture: str, tmp_path: Path) -> None:
+    with Image.open(animation_of(client, image_to_video(LoadImage={"image": picture}), tmp_path)) as animation:
+        assert (animation.size, getattr(animation, "n_frames", 1)) == ((64, 64), FRAMES)
+
+
+def test_images_and_frames_that_differ_in_number_fail_at_apply_controlnet(client: ComfyClient, picture: str) -> None:
+    nodes = image_to_video(LoadImage={"image": picture}, MotionGraft_LoadSparseCtrl={"frames": "0, -1"})
+    with pytest.raises(ExecutionError, match=r"2 frames .* and 1 image") as failed:
+        client.wait(client.queue(nodes), timeout_s=RUN_TIMEOUT_S)
+    assert failed.value.node_type == "ControlNetApplyAdvanced"
+
+
 def test_prompts_for_another_number_of_frames_are_refused_in_words(client: ComfyClient) -> None:
     prompt_id = client.queue(workflow("long_loop"))
     with pytest.raises(ExecutionError, match="48"):
