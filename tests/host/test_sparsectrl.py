@@ -277,6 +277,13 @@ class TestAsAnyControlNet:
                 assert_close(found, sum(parts[1:], parts[0]))
             assert len(conditionings[0][0][1]["control"].get_models()) == 3
 
+    def test_one_encoder_twice_in_a_chain_keeps_both_images(self, scene, load, apply, sample):
+        control = load()
+        first, second = images(), images(seed=1)
+        found = sample(scene.inflated(), apply(control, second, 0.5, before=apply(control, first, 0.25)))
+        assert_close(found, sample(scene.inflated(), apply(control, first, 0.25, before=apply(control, second, 0.5))))
+        assert_differs(found, sample(scene.inflated(), apply(control, first, 0.25, before=apply(control, first, 0.5))))
+
     def test_cond_and_uncond_run_in_one_batch(self, scene, load, apply, sample, windowed):
         model, seen = recorded(windowed(scene.inflated()), "batch")
         sample(model, apply(load(), images()), steps=1)
