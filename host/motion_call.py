@@ -21,7 +21,7 @@ from ..sampling.motion_control import ControlledFrames, attention_scale_of, fact
 from .call_tensors import taken, with_tensors
 from .noise_schedule import percent_of
 from .scheduled_loras import scheduled_runner
-from .view_windows import VIEW_NODE, view_settings, views_of
+from .view_windows import VIEW_NODE, VIEWS, view_settings, views_of
 
 if TYPE_CHECKING:
     from .splice import Splice
@@ -90,6 +90,7 @@ def begin_call(
         "ad_params": indices,
         "wrappers": _with_output_norm_innermost(options.get("wrappers", {}), key),
     }
+    options[VIEWS] = view_settings(model.current_patcher)  # for controls, which run before the model is called
     splice = model.current_patcher.get_attachment(key)
     if splice is not None:
         conds = with_tensors(conds, key, splice.tensors_for(frames, total, x_in.shape[-2:]))

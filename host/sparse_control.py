@@ -17,10 +17,13 @@ from ..motion_modules.frames import check_whole_clips
 from ..motion_modules.keys import LATENT_CHANNELS
 from ..motion_modules.sparse_control import PIXEL_CHANNELS
 from ..sampling.clip_length import check_clip_length
+from ..sampling.context_windows import ContextWindowSettings
 from ..sampling.keyframes import Keyframes, parse_keyframes, seen_at
 from .motion_call import MotionCall, TransformerOptions, frames_of_call
 from .sparse_loading import LoadedSparseControl, load_sparse_network
 from .unet import base_name
+from .view_windows import VIEW_NODE, VIEWS, views_of
+from .windows import WINDOW_NODE
 
 PIXELS_PER_LATENT = 8
 
@@ -93,13 +96,15 @@ class SparseControl(ControlNet):
         """
         call = frames_of_call(transformer_options, len(x_noisy) // batched_number)
         check_whole_clips(len(x_noisy), call.num_frames)
-        self._check_length(call)
+        views = transformer_options.get(VIEWS)
+        self._check_length(call, views)
         places = self.keyframes.frames_of(len(self.cond_hint_original), call.total_frames)
         seen = seen_at(call.frames, self._images(x_noisy), places)
         # ComfyUI's own get_control takes a hint of the right size as it is, and hands these arguments to the network.
         self.cond_hint = seen.repeat(len(x_noisy) // call.num_frames, 1, 1, 1)
         self.set_extra_arg("num_frames", call.num_frames)
-        self.set_extra_arg("adjust", Adjustments(strength=self.motion_strength))
+        windows = views_of(views, call.num_frames, t, self.model_sampling_current, transformer_options)
+        self.set_extra_arg("adjust", Adjustments(strength=self.motion_strength, views=windows))
         found = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
         self.cond_hint = None
         return found
@@ -109,11 +114,13 @@ class SparseControl(ControlNet):
         self.encoded.clear()
         super().cleanup()
 
-    def _check_length(self, call: MotionCall) -> None:
+    def _check_length(self, call: MotionCall, views: ContextWindowSettings | None) -> None:
         if call.total_frames > 1:
-            at_once = call.num_frames - call.num_leading
+            at_once, node = call.num_frames - call.num_leading, WINDOW_NODE
+            if views is not None and views.length < at_once:
+                at_once, node = views.length, VIEW_NODE
             positions = self.control_model.motion.spec.num_positions
-            check_clip_length(call.total_frames, at_once, positions, 0, self.source.name)
+            check_clip_length(call.total_frames, at_once, positions, 0, self.source.name, node)
 
     def _images(self, x_noisy: Tensor) -> Tensor:
         """The images as the network sees them, of the size of the latents. Shapes: -> `k c h w`"""

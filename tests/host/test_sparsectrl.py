@@ -204,6 +204,18 @@ class TestWindows:
         found = sample(windowed(inflated), apply(load(frames="2, 12"), pictures))
         assert_close(found, torch.cat(parts))
 
+    def test_view_windows_hold_for_its_own_motion_layers_too(self, scene, load, apply, sample, host):
+        """Views that do not overlap are windows that do not; and a clip may be longer than the encoder's positions."""
+        from motiongraft.host.view_windows import set_view_window
+        from motiongraft.host.windows import set_context_window
+
+        conditionings = apply(load("short", "2, 13"), images(2))
+        views = ContextWindowSettings(8, 0, schedule="batched")
+        found = sample(set_view_window(scene.inflated(), views), conditionings)
+        assert_close(found, sample(set_context_window(scene.inflated(), HALVES), conditionings), 5e-5)
+        with pytest.raises(SettingsError, match=r"windows of View Window are 14 frames.*positions for 12"):
+            sample(set_view_window(scene.inflated(), ContextWindowSettings(14, 2)), conditionings)
+
     def test_one_window_over_all_frames_is_bitwise_no_window(self, scene, load, apply, sample, windowed):
         inflated, conditionings = scene.inflated(), apply(load(frames="3"), images())
         found = sample(windowed(inflated, ContextWindowSettings(16, 4)), conditionings)
@@ -442,7 +454,7 @@ class TestBadInput:
         conditionings = apply(load("short"), images())
         with pytest.raises(SettingsError, match=r"16 frames at once, and short\.safetensors has positions for 12"):
             sample(scene.inflated(), conditionings)
-        with pytest.raises(SettingsError, match=r"window is 14 frames long, short\.safetensors has positions for 12"):
+        with pytest.raises(SettingsError, match=r"windows of ContextWindow are 14 frames long, short\.safetensors has positions for 12"):
             sample(windowed(scene.inflated(), ContextWindowSettings(14, 2)), conditionings, 20)
 
     def test_a_model_of_another_base(self, scene, load, apply):
