@@ -9,6 +9,9 @@ from torch import Tensor
 from ..core.errors import ShapeError
 from ..sampling.frame_noise import FrameNoiseSettings, clip_noise
 
+FRAMES_NDIM = 4
+"""Of a batch of latents; those of video models have more."""
+
 
 class ClipNoise:
     """ComfyUI's NOISE: what a sampler asks for the noise of a latent, and for the seed of what it draws itself."""
@@ -21,9 +24,14 @@ class ClipNoise:
         """The noise of a clip's frames. Where the latent numbers them (`batch_index`), they have these numbers.
 
         Shapes: samples `f c h w` -> the same
-        Raises: SettingsError if a frame has a seed that the clip does not have.
+        Raises: SettingsError if a frame has a seed that the clip does not have; ShapeError for what is no batch.
         """
         samples, numbers = latent["samples"], latent.get("batch_index")
+        if samples.is_nested or samples.ndim != FRAMES_NDIM:
+            raise ShapeError(
+                "Frame Noise: expected frames×channels×height×width, a batch of frames, found another kind of latent. "
+                "Take RandomNoise for a video model."
+            )
         if not numbers:
             self.settings.seeds.check_clip(samples.shape[0])
 

@@ -38,6 +38,9 @@ def set_free_init(model: ModelPatcher, settings: FreeInitSettings) -> ModelPatch
     repeating.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     if settings.iterations > 1:
         repeating.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(sample_repeatedly, settings))
+        # In front of all others: what they set up for a run, they set up for each iteration.
+        others = repeating.wrappers[WrappersMP.OUTER_SAMPLE]
+        repeating.wrappers[WrappersMP.OUTER_SAMPLE] = {KEY: others.pop(KEY), **others}
     return repeating
 
 

@@ -13,6 +13,8 @@ from .noise_schedule import percent_of
 
 log = logging.getLogger(__name__)
 
+LATEST_START = 1.01
+"""Steps at the highest noise that a scheduler may leave out, as `ddim_uniform` does; the rest is rounding."""
 QUIET = {"sample_res_multistep", "sample_res_multistep_cfg_pp"}
 """Functions of ComfyUI that take a noise sampler and never ask it (k_diffusion/sampling.py)."""
 
@@ -29,6 +31,11 @@ def check_start(
             "FreeInit: expected an SD 1.5 or SDXL model and a batch of frames, found a model of another kind. "
             "Leave FreeInit out."
         )
+    if torch.count_nonzero(noise) == 0:
+        raise SettingsError(
+            "FreeInit: expected noise to start from, found none. Turn the sampler's noise on (add_noise of "
+            "KSamplerAdvanced), or set iterations of FreeInit to 1."
+        )
     if noise.shape[0] < 2:
         raise SettingsError(
             "FreeInit keeps what frames have in common, and the latent has 1 frame. Set batch_size of the empty latent "
@@ -38,7 +45,8 @@ def check_start(
         found = "a latent with a picture in it" if denoise_mask is None else "a noise mask"
         raise SettingsError(
             f"FreeInit: expected an empty latent, found {found}: each iteration starts over from noise, and would "
-            "lose it. Connect Empty Latent Image with denoise 1, or set iterations of FreeInit to 1."
+            "lose it. Connect Empty Latent Image with denoise 1; for a second pass, connect the model from before "
+            "FreeInit to its sampler."
         )
     if float(sigmas[-1]) != 0:
         raise SettingsError(
@@ -54,8 +62,7 @@ def warn_of_settings(sampling: Any, sampler: Any, sigmas: Tensor) -> None:
             "FreeInit: the sampler adds noise of its own while it samples; the published method expects one that does "
             "not. Choose ddim, euler or dpmpp_2m if the clip gains nothing."
         )
-    # A scheduler may leave out up to one step at the highest noise, as ddim_uniform does.
-    if percent_of(sampling, float(sigmas[0])) > 1.01 / max(len(sigmas) - 1, 1):
+    if percent_of(sampling, float(sigmas[0])) > LATEST_START / max(len(sigmas) - 1, 1):
         log.warning(
             "FreeInit: the sampling begins at sigma %.2f, and each iteration's noise is that of sigma %.2f. "
             "Set denoise to 1.",

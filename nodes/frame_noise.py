@@ -37,8 +37,8 @@ class FrameNoise(io.ComfyNode):
                     min=0,
                     max=LARGEST_SEED,
                     control_after_generate=True,
-                    tooltip="Frame i gets the noise of (seed, i), however long the clip is. Samplers other than Sample "
-                    "Animation also draw from it what they add at each step.",
+                    tooltip="Of kind by frame, frame i gets the noise of (seed, i), however long the clip is. Samplers "
+                    "other than Sample Animation also draw from it what they add at each step.",
                 ),
                 io.Combo.Input(
                     "kind",

@@ -141,6 +141,15 @@ def test_noise_for_another_latent_is_refused(scene, animated, noise):
         animated(scene.inflated(), noise=OfAnotherClip())
 
 
+@pytest.mark.parametrize("kind", ["by frame", "constant", "mixed"])
+def test_a_latent_of_a_video_model_is_refused(scene, noise, kind):
+    """Its frames are no batch: they would get noise of their own, whatever the kind."""
+    nested = scene.host.module("comfy.nested_tensor").NestedTensor([torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8)])
+    for samples in (torch.zeros(1, 4, 5, 8, 8), nested):
+        with pytest.raises(ShapeError, match="a batch of frames, found"):
+            noise(kind=kind).generate_noise({"samples": samples})
+
+
 def test_the_node_gives_such_a_noise(host):
     from motiongraft.nodes.frame_noise import FrameNoise
 

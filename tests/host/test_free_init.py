@@ -227,6 +227,27 @@ class TestWhatStandsAround:
         assert_close(found, by_hand(predicts_v, OPEN, noise), TOLERANCE)
         assert_differs(found, sampled(free_init(scene.inflated()), noise))
 
+    @pytest.mark.parametrize("cache", ["EasyCacheNode", "LazyCacheNode"])
+    def test_a_pack_that_keeps_a_state_for_a_run_begins_anew_in_each_iteration(self, scene, free_init, sampled, cache):
+        """Wherever its node stands."""
+        node = getattr(scene.host.module("comfy_extras.nodes_easycache"), cache)
+
+        def cached(model):
+            return node.execute(model, 0.2, 0.15, 0.95, False).args[0]
+
+        noise = noise_for(SHORT)
+        first = sampled(free_init(cached(scene.inflated())), noise, steps=8)
+        assert torch.equal(first, sampled(cached(free_init(scene.inflated())), noise, steps=8))
+
+    def test_anchored_frames_are_their_images_in_the_last_iteration(self, scene, free_init, sampled):
+        from motiongraft.host.anchors import anchor_frames
+        from motiongraft.sampling.frame_anchors import FrameAnchors
+        from motiongraft.sampling.keyframes import Keyframes
+
+        image = torch.randn(1, 4, 8, 8)
+        model = anchor_frames(free_init(scene.inflated()), {"samples": image}, FrameAnchors(Keyframes((2,))))
+        assert_close(sampled(model, noise_for(SHORT))[2:3], image, 1e-3)
+
 
 class TestProgress:
     def test_steps_of_all_iterations_are_counted_as_one_sampling(self, scene, free_init, sampled):
@@ -300,6 +321,10 @@ class TestBadInput:
                 sampled(
                     free_init(scene.inflated()), noise_for(SHORT), latent=torch.ones(SHORT, 4, 8, 8), denoise=denoise
                 )
+
+    def test_sampling_without_noise(self, scene, free_init, sampled):
+        with pytest.raises(SettingsError, match=r"expected noise to start from, found none.*add_noise"):
+            sampled(free_init(scene.inflated()), torch.zeros(SHORT, 4, 8, 8))
 
     def test_a_noise_mask(self, scene, free_init, sampled):
         with pytest.raises(SettingsError, match="found a noise mask"):
