@@ -26,6 +26,7 @@ from .view_windows import VIEW_NODE, VIEWS, views_of
 from .windows import WINDOW_NODE
 
 PIXELS_PER_LATENT = 8
+"""Source: comfy/latent_formats.py, SD15."""
 
 
 class SparseControl(ControlNet):
@@ -84,6 +85,7 @@ class SparseControl(ControlNet):
                 f"{self.source.name} is for {self.source.network.motion.spec.base}, this model is "
                 f"{base_name(model.current_patcher)}. Take SparseCtrl out, or load an SD 1.5 checkpoint."
             )
+        self.encoded.clear()  # a run that failed may have left some
         super().pre_run(model, percent_to_timestep_function)
 
     def get_control(
@@ -100,14 +102,17 @@ class SparseControl(ControlNet):
         self._check_length(call, views)
         places = self.keyframes.frames_of(len(self.cond_hint_original), call.total_frames)
         seen = seen_at(call.frames, self._images(x_noisy), places)
+        windows = views_of(
+            views, call.num_frames, call.num_leading, t, self.model_sampling_current, transformer_options
+        )
         # ComfyUI's own get_control takes a hint of the right size as it is, and hands these arguments to the network.
         self.cond_hint = seen.repeat(len(x_noisy) // call.num_frames, 1, 1, 1)
-        self.set_extra_arg("num_frames", call.num_frames)
-        windows = views_of(views, call.num_frames, t, self.model_sampling_current, transformer_options)
-        self.set_extra_arg("adjust", Adjustments(strength=self.motion_strength, views=windows))
-        found = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
-        self.cond_hint = None
-        return found
+        others, adjust = self.extra_args, Adjustments(strength=self.motion_strength, views=windows)
+        self.extra_args = {**others, "num_frames": call.num_frames, "adjust": adjust}
+        try:
+            return super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+        finally:
+            self.cond_hint, self.extra_args = None, others
 
     def cleanup(self) -> None:
         """Forget the run."""

@@ -21,12 +21,15 @@ from .motion_modules import patcher_around
 from .sparse_network import SparseControlNetwork
 
 LEVELS, LAYERS = 4, 2
-"""Of SD 1.5's down path."""
+"""Of SD 1.5's down path. Source: comfy/supported_models.py, SD15."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _MOTION = "motion."
 """In front of the motion module's tensors in the network."""
 _NUM_PIXEL_BLOCKS = 6
-"""Convolutions between the first and the last of those that see pixels."""
+"""Convolutions between the first and the last of those that see pixels.
+
+Source: guoyww/AnimateDiff sparse_controlnet.py, `SparseControlNetConditioningEmbedding`.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ def load_sparse_network(file: TensorFile) -> LoadedSparseControl:
 
     Raises: CheckpointError if the file is not a whole, sound SparseCtrl encoder for SD 1.5.
     """
-    return loaded(read_sparse_control(file))
+    return network_of(read_sparse_control(file))
 
 
-def loaded(sparse: SparseControlFile) -> LoadedSparseControl:
+def network_of(sparse: SparseControlFile) -> LoadedSparseControl:
     """An encoder that was read as ComfyUI's own model. Raises: CheckpointError as `load_sparse_network` does."""
     tensors = _named_as_in_comfyui(sparse)
     model_config, operations, _, dtype, cast_dtype, _ = comfy.controlnet.controlnet_config(tensors)

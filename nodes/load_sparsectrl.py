@@ -47,7 +47,7 @@ class LoadSparseCtrl(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     tooltip="How much of its own motion layers acts, by which an image reaches other frames: 1 as "
-                    "trained, 0 none, so that it acts on its own frame alone.",
+                    "trained, 0 none, so that only the model's motion module carries an image on.",
                 ),
             ],
             outputs=[io.ControlNet.Output(display_name="control_net", tooltip="Goes to Apply ControlNet.")],

@@ -310,7 +310,7 @@ class TestAsAnyControlNet:
 
     def test_control_and_run_leave_nothing_behind(self, scene, load, apply, sample, windowed):
         control = load(frames="0, 9")
-        before = dict(vars(control))
+        before = {name: copy.copy(value) if isinstance(value, dict) else value for name, value in vars(control).items()}
         positive, negative = apply(control, images(2))
         own = positive[0][1]["control"]
         found = sample(windowed(scene.inflated()), (positive, negative))
@@ -318,8 +318,24 @@ class TestAsAnyControlNet:
         assert own is not control
         assert own.cond_hint is None
         assert own.encoded == {}
+        assert own.extra_args == {}
         assert len(own.cond_hint_original) == 2
         assert torch.equal(sample(windowed(scene.inflated()), (positive, negative)), found)
+
+    def test_a_network_that_fails_leaves_nothing_on_the_conditioning(self, scene, load, apply, sample, monkeypatch):
+        conditionings = apply(load(), images())
+        own = conditionings[0][0][1]["control"]
+
+        def fail(*_, **__):
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(own.control_model), "forward", fail)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                sample(scene.inflated(), conditionings)
+        assert own.cond_hint is None
+        assert own.extra_args == {}
+        assert torch.isfinite(sample(scene.inflated(), conditionings)).all()
 
     def test_the_model_beside_it_stays_as_it_was(self, scene, load, apply, sample):
         plain = scene.sample(scene.model)
@@ -454,7 +470,9 @@ class TestBadInput:
         conditionings = apply(load("short"), images())
         with pytest.raises(SettingsError, match=r"16 frames at once, and short\.safetensors has positions for 12"):
             sample(scene.inflated(), conditionings)
-        with pytest.raises(SettingsError, match=r"windows of ContextWindow are 14 frames long, short\.safetensors has positions for 12"):
+        with pytest.raises(
+            SettingsError, match=r"windows of ContextWindow are 14 frames long, short\.safetensors has positions for 12"
+        ):
             sample(windowed(scene.inflated(), ContextWindowSettings(14, 2)), conditionings, 20)
 
     def test_a_model_of_another_base(self, scene, load, apply):

@@ -1,13 +1,16 @@
 """Our SparseCtrl network against diffusers', on the same random weights, through the file reader in both namings.
 
 True for diffusers 0.42. It takes the motion norm over all frames, where AnimateDiff's own code takes it frame by frame.
-The node follows AnimateDiff; here the spec asks for diffusers' norm, so that all the rest can be compared.
+The node follows AnimateDiff. Both are compared: ours under diffusers' norm, and diffusers' under AnimateDiff's.
 """
 
+import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (make setup installs it)")
 
@@ -34,7 +37,7 @@ RENAMED = (
 )
 
 
-def randomise(model):
+def with_random_weights(model):
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -84,7 +87,7 @@ def theirs(model, condition, context):
 
 @pytest.fixture(scope="module", params=[RGB, SCRIBBLE], ids=["rgb", "scribble"])
 def model(request):
-    return randomise(SparseControlNetModel(**SIZES, **request.param))
+    return with_random_weights(SparseControlNetModel(**SIZES, **request.param))
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,11 @@ def residuals(network, condition, context):
 
 @pytest.mark.parametrize("naming", ["diffusers", "animatediff"])
 def test_residuals_of_every_block_equal_diffusers(host, model, condition, naming, tmp_path):
-    from motiongraft.host.sparse_loading import loaded
+    from motiongraft.host.sparse_loading import network_of
 
     read = read_sparse_control(read_tensor_file(save(model, naming, tmp_path)))
     assert not read.spec.motion_norm_over_frames
-    network = loaded(replace(read, spec=replace(read.spec, motion_norm_over_frames=True))).network
+    network = network_of(replace(read, spec=replace(read.spec, motion_norm_over_frames=True))).network
     context = torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         expected = theirs(model, condition, context)
@@ -131,14 +134,34 @@ def test_residuals_of_every_block_equal_diffusers(host, model, condition, naming
         assert_differs(their, without, 0.01)
 
 
-def test_norms_frame_by_frame_are_not_those_of_diffusers(host, model, condition, tmp_path):
-    """What the comparison had to set aside is no trifle."""
-    from motiongraft.host.sparse_loading import loaded
+def with_norms_frame_by_frame(model):
+    """diffusers' network with the motion norms of AnimateDiff's own code.
 
-    network = loaded(read_sparse_control(read_tensor_file(save(model, "diffusers", tmp_path)))).network
+    Source: guoyww/AnimateDiff sparse_controlnet.py, InflatedGroupNorm.
+    """
+
+    def by_frame(norm, x):
+        frames = x.transpose(1, 2).flatten(0, 1)
+        normed = F.group_norm(frames, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return normed.view(-1, FRAMES, *normed.shape[1:]).transpose(1, 2)
+
+    model = copy.deepcopy(model)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.GroupNorm) and "motion_modules" in name:
+            layer.forward = partial(by_frame, layer)
+    return model
+
+
+def test_as_it_ships_it_equals_diffusers_with_the_published_norms(host, model, condition, tmp_path):
+    """And the difference between the two norms is no trifle."""
+    from motiongraft.host.sparse_loading import network_of
+
+    network = network_of(read_sparse_control(read_tensor_file(save(model, "diffusers", tmp_path)))).network
     context = torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        expected = theirs(model, condition, context)
+        expected = theirs(with_norms_frame_by_frame(model), condition, context)
+        others = theirs(model, condition, context)
         found = residuals(network, condition, context)
-    assert_close(found[0][:FRAMES], expected[0], RELATIVE)  # no motion layer lies before it
-    assert_differs(found[-1][:FRAMES], expected[-1], 1e-3)
+    for ours, their in zip(found, expected, strict=True):
+        assert_close(ours[:FRAMES], their, RELATIVE)
+    assert_differs(found[-1][:FRAMES], others[-1], 1e-3)
