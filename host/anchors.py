@@ -1,7 +1,7 @@
 """AnchorFrames: frames of a clip that are held to images while it is sampled, by any sampler."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -17,37 +17,56 @@ ANCHORS = "motiongraft.anchors"
 
 
 @dataclass(frozen=True, eq=False)
+class Pull:
+    """What acts on a clip at every step alike. Shapes: images `k c h w`, strengths `f`, shares `f k`, mask `f 1 h w`"""
+
+    images: Tensor
+    strengths: Tensor
+    shares: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class Anchored:
     """Images at frames, as one node gives them. Shapes: latent `k c h w`, mask `1 h w` or `f h w`"""
 
     anchors: FrameAnchors
     latent: Tensor
     mask: Tensor | None
+    ready: dict[Any, Pull] = field(default_factory=lambda: {})
+    """For the run that is on, by the shape and device of its clip."""
 
-    def check_clip(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE wrapper: refuse images that do not fit the clip before anything is loaded."""
+    def sample(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """OUTER_SAMPLE wrapper: refuse images that do not fit before anything is loaded; forget the run after it."""
         check_frames(self.anchors, self.latent, noise.shape)
         if self.mask is not None:
             check_number_of_masks(self.mask, noise.shape[0])
-        return executor(noise, *args, **kwargs)
+        try:
+            return executor(noise, *args, **kwargs)
+        finally:
+            self.ready.clear()
 
-    def pull(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def predict(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """PREDICT_NOISE wrapper: the clip that the model sees in the noise, pulled to the images.
 
         Here all windows are joined and guidance is applied, whatever guider runs.
         """
         denoised = executor(x, timestep, *args, **kwargs)
         model = executor.class_obj.inner_model
-        if not self._holds(model.model_sampling, timestep):
-            return denoised
-        images = model.process_latent_in(self.latent)
-        strengths, shares = pull_of(self.anchors, len(images), len(x))
-        mask = None if self.mask is None else latent_mask(self.mask, range(len(x)), x.shape[-2:])
-        return pulled(denoised, images, strengths, shares, mask)
-
-    def _holds(self, sampling: Any, timestep: Tensor) -> bool:
         part = self.anchors.part
-        return part.is_whole or part.holds(percent_of(sampling, float(timestep.max())))
+        if not (part.is_whole or part.holds(percent_of(model.model_sampling, float(timestep.max())))):
+            return denoised
+        pull = self._pull(model, denoised)
+        return pulled(denoised, pull.images, pull.strengths, pull.shares, pull.mask)
+
+    def _pull(self, model: Any, clip: Tensor) -> Pull:
+        key = (tuple(clip.shape), clip.device)
+        if key not in self.ready:
+            strengths, shares = pull_of(self.anchors, len(self.latent), len(clip))
+            mask = None if self.mask is None else latent_mask(self.mask, range(len(clip)), clip.shape[-2:]).to(clip)
+            images = model.process_latent_in(self.latent).to(clip)
+            self.ready[key] = Pull(images, strengths.to(clip), shares.to(clip), mask)
+        return self.ready[key]
 
 
 def anchor_frames(
@@ -66,8 +85,11 @@ def anchor_frames(
     anchored = Anchored(anchors, samples, None if mask is None else as_masks(mask))
     held = model.clone()
     if anchors.strength != 0:
-        held.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ANCHORS, anchored.check_clip)
-        held.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, ANCHORS, anchored.pull)
+        held.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ANCHORS, anchored.sample)
+        held.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, ANCHORS, anchored.predict)
+        # In front of all others: a pack that skips the model where little changes would skip the pull with it.
+        others = held.wrappers[WrappersMP.PREDICT_NOISE]
+        held.wrappers[WrappersMP.PREDICT_NOISE] = {ANCHORS: others.pop(ANCHORS), **others}
     return held
 
 

@@ -129,7 +129,7 @@ def bind_modules(
         tensors = {name: tensor.to(x.device) for name, tensor in tensors.items()}
         _check_sizes(tensors, x)
         sampling = executor.class_obj.model_sampling
-        adjust = Adjustments(views=views_of(views, call.num_frames, t, sampling, transformer_options))
+        adjust = Adjustments(views=views_of(views, call.num_frames, call.num_leading, t, sampling, transformer_options))
         call = replace(call, splice=splice, module=module, image=tensors.get(IMAGE), adjust=adjust)
         if scheduled or splice.controls:
             depends_on_step = scheduled or not all(control.acts_always for control in splice.controls)

@@ -7,6 +7,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete, StableCascadeSampling
 from comfy_extras.nodes_model_advanced import LCM, ModelSamplingDiscreteDistilled
+from torch import Tensor
 
 from ..core.errors import SettingsError
 from ..sampling.beta_schedules import AUTO, BETA_SCHEDULES, BETAS, OPTIONS, USE_EXISTING, BetaSchedule
@@ -15,8 +16,8 @@ log = logging.getLogger(__name__)
 
 HOST_NAMES = {True: "sqrt_linear", False: "linear"}
 """ComfyUI's words for betas that grow evenly, and for square roots that do (ldm/modules/diffusionmodules/util.py)."""
-
-
+SAME_SIGMA = 1e-4
+"""Relative difference below which two noise levels are one. Source: ComfyUI context_windows.py, `set_step`."""
 BISECTIONS = 20
 """Of the sampling's length, to find where a noise level lies: to a millionth."""
 
@@ -97,3 +98,13 @@ def percent_of(sampling: Any, sigma: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if float(sampling.percent_to_sigma(middle)) > sigma else (low, middle)
     return round((low + high) / 2, 5)
+
+
+def step_of(sigma: Tensor, levels: Tensor | None) -> int:
+    """The sampler's step, counted from 0, that a noise level belongs to; one between two steps belongs to the earlier.
+
+    Shapes: sigma `b`, levels `s` falling, None where they are unknown
+    """
+    if levels is None:
+        return 0
+    return max(0, int((levels >= sigma.max().to(levels) * (1 - SAME_SIGMA)).sum()) - 1)

@@ -24,7 +24,7 @@ from .layer_handlers import PATCH, ImageInputHandler, LayerHandler, OutputNorm
 from .motion_call import IMAGE, MASK, begin_call, bind_modules
 from .unet import Place
 from .view_windows import VIEW_NODE, view_settings
-from .windows import WINDOW_NODE, most_frames_at_once
+from .windows import WINDOW_NODE, window_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,10 @@ class Splice:
 
     def check_clip(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE wrapper: refuse a clip that cannot work before anything is loaded."""
-        length, node = _frames_at_once(executor.class_obj)
-        check_clip_length(noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name, node)
+        for length, node in _frames_at_once(executor.class_obj):
+            check_clip_length(
+                noise.shape[0], length, self.spec.num_positions, self.spec.trained_frames, self.name, node
+            )
         if self.image is not None:
             self.image.check_fits(noise)
         if self.control is not None:
@@ -95,9 +97,12 @@ class Splice:
         return tensors if self.image is None else {**tensors, IMAGE: self.image.seen_by(list(frames), num_frames)}
 
 
-def _frames_at_once(guider: Any) -> tuple[int | None, str]:
-    """The most frames that see each other in a model's windows, None without any, and the node that says so."""
-    views, window = view_settings(guider.model_patcher), most_frames_at_once(guider.model_options)
-    if views is not None and (window is None or views.length < window):
-        return views.length, VIEW_NODE
-    return window, WINDOW_NODE
+def _frames_at_once(guider: Any) -> list[tuple[int | None, str]]:
+    """How many frames see each other in a model's windows, for each span of the sampling, and the node that says so."""
+    views, lengths = view_settings(guider.model_patcher), window_lengths(guider.model_options)
+    return [
+        (views.length, VIEW_NODE)
+        if views is not None and (length is None or views.length < length)
+        else (length, WINDOW_NODE)
+        for length in dict.fromkeys(lengths or (None,))
+    ]

@@ -6,7 +6,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import comfy.context_windows
-import comfy.patcher_extension
 from comfy.context_windows import (
     ContextFuseMethod,
     ContextSchedule,
@@ -16,11 +15,12 @@ from comfy.context_windows import (
 )
 from comfy.controlnet import ControlBase
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..sampling.context_windows import ContextWindowSettings, followed_by, settings_at
-from ..sampling.window_indices import COMPOSITE, fuse_weights, window_indices
-from .noise_schedule import percent_of
+from ..sampling.window_indices import COMPOSITE, free_noise, fuse_weights, window_indices
+from .noise_schedule import percent_of, step_of
 
 SCHEDULES = {
     "uniform": ContextSchedules.UNIFORM_STANDARD,
@@ -31,18 +31,20 @@ SCHEDULES = {
 """ComfyUI's names for its own schedules; the others are ours."""
 WINDOW_NODE = "ContextWindow"
 """The node that sets them, for messages."""
-_PREPARE = "ContextWindows_prepare_sampling"
-_NOISE = "ContextWindows_sampler_sample"
+WINDOWS = "motiongraft.windows"
+"""The key of our wrappers. They do nothing where another node's windows replaced ours."""
+_HOSTS_PLAN = "ContextWindows_prepare_sampling"
+_HOSTS_NOISE = "ContextWindows_sampler_sample"
 
 
 class MotionContextHandler(IndexListContextHandler):
     """ComfyUI's window handler over the frames of a batch, with ControlNet hints sliced like the latents.
 
-    Its settings may change over the sampling: `stages` are in the order in which they hold.
+    Its settings may change over the sampling: `spans` are in the order in which they hold.
     """
 
-    def __init__(self, stages: Sequence[ContextWindowSettings]):
-        first = stages[0]
+    def __init__(self, spans: Sequence[ContextWindowSettings]):
+        first = spans[0]
         super().__init__(
             context_schedule=_schedule(first),
             fuse_method=_fuse_method(first),
@@ -50,7 +52,7 @@ class MotionContextHandler(IndexListContextHandler):
             freenoise=first.freenoise,
             causal_window_fix=False,
         )
-        self.stages = tuple(stages)
+        self.spans = tuple(spans)
         self._use(first)
         self.share = 0.0
         """Of the sampling that is done, by noise level: not every sampler's steps are known."""
@@ -62,16 +64,20 @@ class MotionContextHandler(IndexListContextHandler):
     @property
     def most_frames(self) -> int:
         """Frames in the longest window of the sampling."""
-        return max(settings.length for settings in self.stages)
+        return max(settings.length for settings in self.spans)
 
     def should_use_context(
         self, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
     ) -> bool:
         """Whether the clip is longer than the windows of this step, which are settled here."""
-        if len(self.stages) > 1 or any(settings.schedule == COMPOSITE for settings in self.stages):
+        if len(self.spans) > 1 or any(settings.schedule == COMPOSITE for settings in self.spans):
             self.share = percent_of(model.model_sampling, float(timestep[0]))
-        self._use(settings_at(self.stages, self.share))
+        self._use(settings_at(self.spans, self.share))
         return super().should_use_context(model, conds, x_in, timestep, model_options)
+
+    def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
+        """Note the step, from the noise level alone: nothing of an earlier step or run counts."""
+        self._step = step_of(timestep, model_options["transformer_options"].get("sample_sigmas"))
 
     def get_context_windows(self, model: Any, x_in: Tensor, model_options: dict[str, Any]) -> list[Any]:
         """ComfyUI's windows, each made one that a motion module can take: full length, distinct frames of the clip.
@@ -107,11 +113,6 @@ class MotionContextHandler(IndexListContextHandler):
             sliced = self._sliced_controls[id(control)] = slice_control(control, self._window.index_list)
         return sliced
 
-    def _apply_freenoise(self, noise: Tensor, *rest: Any) -> Tensor:
-        """The noise is that of the first windows: all later ones start from what these made of it."""
-        self._use(self.stages[0])
-        return super()._apply_freenoise(noise, *rest)
-
     def _use(self, settings: ContextWindowSettings) -> None:
         self.context_schedule, self.fuse_method = _schedule(settings), _fuse_method(settings)
         self.context_length, self.context_overlap = settings.length, settings.overlap
@@ -129,8 +130,9 @@ def slice_control(control: ControlBase, frames: list[int]) -> ControlBase:
         sliced.cond_hint = None
         sliced.cond_hint_original = _frames_of(control.cond_hint_original, frames)
         sliced.extra_concat_orig = [_frames_of(extra, frames) for extra in control.extra_concat_orig]
-        clones = control.multigpu_clones.items()
-        sliced.multigpu_clones = {device: slice_control(clone, frames) for device, clone in clones}
+    # Whatever their class: each holds the controls before it, on its own device.
+    clones = getattr(control, "multigpu_clones", {}).items()
+    sliced.multigpu_clones = {device: slice_control(clone, frames) for device, clone in clones}
     if control.previous_controlnet is not None:
         sliced.previous_controlnet = slice_control(control.previous_controlnet, frames)
     return sliced
@@ -143,25 +145,28 @@ def set_context_window(model: ModelPatcher, settings: ContextWindowSettings) -> 
     """
     windowed = model.clone()
     present = windowed.model_options.get("context_handler")
-    earlier = present.stages if isinstance(present, MotionContextHandler) else ()
-    stages = followed_by(earlier, settings)
-    windowed.model_options["context_handler"] = MotionContextHandler(stages)
-    wrappers = comfy.patcher_extension.WrappersMP
-    # A second ContextWindow replaces the first; its wrappers must not run twice.
-    windowed.remove_wrappers_with_key(wrappers.PREPARE_SAMPLING, _PREPARE)
-    windowed.remove_wrappers_with_key(wrappers.SAMPLER_SAMPLE, _NOISE)
-    windowed.add_wrapper_with_key(wrappers.PREPARE_SAMPLING, _PREPARE, _plan_for_one_window)
-    if stages[0].freenoise:
-        comfy.context_windows.create_sampler_sample_wrapper(windowed)
+    earlier = present.spans if isinstance(present, MotionContextHandler) else ()
+    spans = followed_by(earlier, settings)
+    windowed.model_options["context_handler"] = MotionContextHandler(spans)
+    # Those of ComfyUI's own Context Windows, which these replace, must not run too.
+    windowed.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, _HOSTS_PLAN)
+    windowed.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, _HOSTS_NOISE)
+    for kind, wrapper in (
+        (WrappersMP.PREPARE_SAMPLING, _plan_for_one_window),
+        (WrappersMP.SAMPLER_SAMPLE, _free_noise),
+    ):
+        windowed.remove_wrappers_with_key(kind, WINDOWS)
+        windowed.add_wrapper_with_key(kind, WINDOWS, wrapper)
     return windowed
 
 
-def most_frames_at_once(model_options: dict[str, Any]) -> int | None:
-    """The longest context window of a model, ComfyUI's own ones too, None without one."""
+def window_lengths(model_options: dict[str, Any]) -> tuple[int, ...]:
+    """The lengths of a model's context windows over the sampling, ComfyUI's own too; none without any."""
     handler = model_options.get("context_handler")
-    return (
-        handler.most_frames if isinstance(handler, MotionContextHandler) else getattr(handler, "context_length", None)
-    )
+    if isinstance(handler, MotionContextHandler):
+        return tuple(settings.length for settings in handler.spans)
+    length = getattr(handler, "context_length", None)
+    return () if length is None else (length,)
 
 
 def _plan_for_one_window(
@@ -172,6 +177,24 @@ def _plan_for_one_window(
     if isinstance(handler, MotionContextHandler):
         noise_shape = [min(noise_shape[0], handler.most_frames), *noise_shape[1:]]
     return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def _free_noise(
+    executor: Any,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Any,
+    noise: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: noise is drawn once, so it is that of the first windows of the sampling."""
+    handler = extra_args["model_options"].get("context_handler")
+    first = handler.spans[0] if isinstance(handler, MotionContextHandler) else None
+    if first is not None and first.freenoise:
+        noise = free_noise(noise, first.length, first.overlap, extra_args.get("seed") or 0)
+    return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
 def _is_whole(frames: list[int], length: int, num_frames: int) -> bool:

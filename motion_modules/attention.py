@@ -139,9 +139,9 @@ class TemporalSelfAttention(nn.Module):
         clips = _by_clip(adjust.run(self.to_qkv, tokens), num_frames)
         rows = rows_for(self.pos_encoder.pe, len(adjust.views[0].frames)).to(tokens).unsqueeze(1)
         positions, scale = adjust.run(self.to_qkv, rows), _by_token(adjust.attention_scale)
-        gathered = _by_clip(torch.zeros_like(tokens), num_frames)
+        gathered = _by_clip(torch.zeros_like(tokens, dtype=clips.dtype), num_frames)
         for view in adjust.views:
-            part = (clips[:, view.frames] + positions).flatten(0, 1)
+            part = clips[:, view.frames].add_(positions).flatten(0, 1)
             _scale_queries(part, _of_frames(scale, num_frames, view.frames))
             seen = _by_clip(attend_over_time(part, len(view.frames), self.num_heads), len(view.frames))
             gathered.index_add_(1, view.frames, seen * view.shares.to(seen)[:, None, None])

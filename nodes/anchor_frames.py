@@ -43,7 +43,8 @@ class AnchorFrames(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="1 makes these frames the images; less lets them differ; 0 changes nothing.",
+                    tooltip="1 makes these frames the images, 0 changes nothing. It acts at each step and adds up: "
+                    "over 20 steps 0.1 moves them about half of the way.",
                 ),
                 io.Int.Input(
                     "reach",

@@ -29,7 +29,8 @@ class ContextWindowSettings:
     freenoise: bool = True
     """Later windows get the first window's noise, shuffled, so that they stay one scene (arXiv 2310.15169)."""
     start_percent: float = 0.0
-    """Where in the sampling these windows take over from those before them."""
+    """Where in the sampling these windows take over from those before them. `composite` shuffles in the first tenth of
+    the sampling alone."""
 
     def __post_init__(self):
         _check_choice("schedule", self.schedule, SCHEDULES)
@@ -76,16 +77,16 @@ def followed_by(earlier: Sequence[ContextWindowSettings], later: ContextWindowSe
         return [later]
     if not earlier:
         raise SettingsError(
-            f"windows that start at {later.start_percent:g} of the sampling follow on others, and there are none "
-            "before them. Put a ContextWindow with start_percent 0 in front, or set start_percent to 0."
+            f"windows that start at {later.start_percent:g} of the sampling follow on those of another ContextWindow, "
+            "and there is none before. Put one with start_percent 0 in front, or set start_percent to 0."
         )
     kept = [settings for settings in earlier if settings.start_percent != later.start_percent]
     return sorted([*kept, later], key=lambda settings: settings.start_percent)
 
 
-def settings_at(stages: Sequence[ContextWindowSettings], percent: float) -> ContextWindowSettings:
+def settings_at(spans: Sequence[ContextWindowSettings], percent: float) -> ContextWindowSettings:
     """The settings that hold at a share of the sampling."""
-    return [settings for settings in stages if settings.start_percent <= percent][-1]
+    return [settings for settings in spans if settings.start_percent <= percent][-1]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,9 @@ class FrameValues:
         Raises: SettingsError if the list has another length, or a key lies outside the clip.
         """
         if self.values and resample:
-            stretched = resampled(torch.tensor(self.values, dtype=torch.float64), num_frames)
-            return [float(value) for value in stretched]
+            between = stretch(len(self.values), num_frames, range(num_frames))
+            values = torch.tensor(self.values, dtype=torch.float64)
+            return [float(value) for value in torch.lerp(values[between.before], values[between.after], between.way)]
         if self.values and len(self.values) != num_frames:
             raise SettingsError(
                 f"{name}: expected a value for each of the {num_frames} frames, found {len(self.values)}. "
@@ -47,18 +49,23 @@ class FrameValues:
         return start + (end - start) * (frame - first) / (last - first)
 
 
-def resampled(values: Tensor, num_frames: int) -> Tensor:
-    """Values at even steps over a clip, as many as it has frames, with straight lines between those given.
-
-    Shapes: `n …` -> `f …`
+@dataclass(frozen=True)
+class Stretch:
+    """Where frames of a clip lie between values at even steps, first to last: the value before, the one after, and how
+    far the frame is on the way. Shapes: `f` each
     """
-    if len(values) == num_frames:
-        return values
-    places = torch.linspace(0, len(values) - 1, num_frames, dtype=torch.float64)
-    before = places.floor().long()
-    after = (before + 1).clamp(max=len(values) - 1)
-    share = (places - before).to(values).view(-1, *[1] * (values.ndim - 1))
-    return torch.lerp(values[before], values[after], share)
+
+    before: list[int]
+    after: list[int]
+    way: Tensor
+
+
+def stretch(num_values: int, num_frames: int, frames: Sequence[int]) -> Stretch:
+    """Where some frames of a clip lie between so many values that are stretched to it."""
+    places = torch.tensor(frames, dtype=torch.float64) * ((num_values - 1) / max(num_frames - 1, 1))
+    before = [int(place) for place in places]
+    after = [min(place + 1, num_values - 1) for place in before]
+    return Stretch(before, after, places - torch.tensor(before))
 
 
 def parse_frame_values(text: str, name: str) -> FrameValues | None:

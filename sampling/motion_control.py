@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.errors import SettingsError
 from ..core.part_factors import PartFactors
-from .frame_values import FrameValues, resampled
+from .frame_values import FrameValues, stretch
 from .percent_range import PercentRange
 
 
@@ -75,8 +75,11 @@ class MotionControl:
         """The mask of some frames of a clip, at the size of its latents. Shapes: -> `f 1 h w`"""
         if self.mask is None:
             return None
-        is_stretched = self.resample and self.mask.shape[0] not in (1, num_frames)
-        return latent_mask(resampled(self.mask, num_frames) if is_stretched else self.mask, frames, size)
+        if not self.resample or self.mask.shape[0] in (1, num_frames):
+            return latent_mask(self.mask, frames, size)
+        between = stretch(self.mask.shape[0], num_frames, frames)
+        before, after = (latent_mask(self.mask, each, size) for each in (between.before, between.after))
+        return torch.lerp(before, after, between.way.to(before)[:, None, None, None])
 
 
 @dataclass(frozen=True, eq=False)

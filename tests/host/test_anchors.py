@@ -30,7 +30,7 @@ def anchored(host, images):
 
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m", "euler_ancestral", "dpmpp_sde", "uni_pc"])
-def test_first_and_last_frame_are_the_images_with_every_sampler(scene, anchored, images, sampler):
+def test_first_and_last_frame_are_the_images(scene, anchored, images, sampler):
     inflated = scene.inflated()
     found = scene.sample(anchored(inflated, 0, -1), sampler=sampler, steps=4)
     # ComfyUI's uni_pc stops short of a noise level of 0.
@@ -41,6 +41,45 @@ def test_first_and_last_frame_are_the_images_with_every_sampler(scene, anchored,
 def test_strength_zero_is_bitwise_no_anchor(scene, anchored):
     inflated = scene.inflated()
     assert torch.equal(scene.sample(anchored(inflated, 0, -1, strength=0.0)), scene.sample(inflated))
+
+
+def test_less_strength_lets_frames_differ_and_reach_pulls_those_around(scene, anchored, images):
+    first = {"samples": images["samples"][:1]}
+
+    def distances(**settings):
+        found = scene.sample(anchored(scene.model, 8, latent=first, **settings), steps=8)
+        return (found - first["samples"]).abs().mean(dim=(1, 2, 3))
+
+    plain, half, whole = (distances(strength=strength) for strength in (0.0, 0.2, 1.0))
+    assert plain[8] > half[8] > whole[8]
+    reaching = distances(reach=2)
+    assert (reaching[[7, 9]] < plain[[7, 9]]).all()
+    assert torch.equal(reaching[[5, 11]], plain[[5, 11]])
+
+
+def test_where_two_nodes_hold_one_frame_the_first_has_the_last_word(scene, anchored, images):
+    first, second = ({"samples": image[None]} for image in images["samples"])
+    found = scene.sample(anchored(anchored(scene.inflated(), 3, latent=first), 3, latent=second))
+    assert_close(found[3:4], first["samples"], 1e-3)
+
+
+def test_a_pack_that_skips_the_model_does_not_skip_the_images(scene, anchored, images):
+    """One that came before, and gives back what it gave the last time."""
+    inflated, kept = scene.inflated(), []
+
+    def lazy(executor, x, *args, **kwargs):
+        kept[:] = kept or [executor(x, *args, **kwargs)]
+        return kept[0]
+
+    inflated.add_wrapper_with_key("predict_noise", "lazy", lazy)
+    assert_close(scene.sample(anchored(inflated, 0, -1), steps=4)[[0, 15]], images["samples"], 1e-3)
+
+
+def test_nothing_of_a_run_is_held_after_it(scene, anchored):
+    model = anchored(scene.inflated(), 0, -1)
+    scene.sample(model)
+    (held,) = model.wrappers["predict_noise"]["motiongraft.anchors"]
+    assert held.__self__.ready == {}
 
 
 def test_without_motion_no_other_frame_changes(scene, anchored):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.host
 def planned(scene):
     """Bytes that ComfyUI asks for when it loads a model, in each sampling run."""
 
-    def run(model, runs):
+    def run(model, runs, **settings):
         seen = []
         helpers = scene.host.module("comfy.sampler_helpers")
 
@@ -23,7 +23,7 @@ def planned(scene):
         recorded = model.clone()
         recorded.add_wrapper_with_key("prepare_sampling", "record", record)
         for _ in range(runs):
-            scene.sample(recorded, steps=1)
+            scene.sample(recorded, steps=1, **settings)
         return seen
 
     return run
@@ -37,6 +37,16 @@ def test_motion_is_planned_for_in_every_run(scene, planned):
     share = MOTION_WIDTHS_ALIVE * 32 / UNET_ELEMENTS_PER_PIXEL / scene.model.model.memory_usage_factor
     columns = math.ceil(8 * (1 + share))
     assert first == second == pytest.approx(plain * columns / 8)
+
+
+def test_view_windows_take_more(scene, planned):
+    from motiongraft.host.view_windows import set_view_window
+    from motiongraft.sampling.context_windows import ContextWindowSettings
+
+    wide = scene.latent(6, 8, 128)  # the plan is one of whole columns
+    (plain,) = planned(scene.inflated(), 1, latent=wide)
+    (viewed,) = planned(set_view_window(scene.inflated(), ContextWindowSettings(4, 2)), 1, latent=wide)
+    assert viewed > plain
 
 
 def test_two_modules_are_both_planned_for(scene, planned):

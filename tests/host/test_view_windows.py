@@ -90,15 +90,14 @@ def test_views_lie_inside_context_windows(scene, viewed):
 
 def test_uniform_views_move_with_the_sampler_and_static_ones_stay(scene, viewed, monkeypatch):
     from motiongraft.host import view_windows
-    from motiongraft.sampling.window_indices import window_indices
 
-    steps = []
+    steps, views = [], view_windows._views
 
-    def record(settings, num_frames, step, share=0.0):
+    def record(settings, num_frames, step, done):
         steps.append(step)
-        return window_indices(settings, num_frames, step, share)
+        return views(settings, num_frames, step, done)
 
-    monkeypatch.setattr(view_windows, "window_indices", record)
+    monkeypatch.setattr(view_windows, "_views", record)
     for sampler in ("euler", "dpm_2"):  # the second asks for a level between two steps
         steps.clear()
         scene.sample(viewed(scene.inflated(), ContextWindowSettings(8, 4)), frames=20, steps=4, sampler=sampler)
@@ -148,6 +147,14 @@ def test_two_modules_in_a_row_see_the_same_views(scene, viewed):
     expected = scene.sample(both, denoise=0.6)
     assert_close(found[:8], expected[:8], LINEAR)
     assert_differs(found[8:], expected[8:])
+
+
+def test_the_hosts_leading_frame_is_none_of_a_views_frames(scene, viewed):
+    """A window of 8, with one more frame in front that ComfyUI drops, fits a view of 8."""
+    node = scene.host.module("comfy_extras.nodes_context_windows").ContextWindowsManualNode
+    (manual,) = node.execute(scene.inflated(), 8, 2, "standard_static", 1, False, "pyramid", 0, False).args
+    expected = scene.sample(manual, frames=20)
+    assert torch.equal(scene.sample(viewed(manual, ContextWindowSettings(8, 2)), frames=20), expected)
 
 
 def test_views_longer_than_the_positions_say_what_to_set(scene, viewed):

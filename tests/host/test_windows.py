@@ -1,5 +1,6 @@
 """Context windows: pieces that equal separate clips, hints that follow, and every length."""
 
+import copy
 import gc
 import itertools
 import warnings
@@ -102,81 +103,6 @@ def test_a_second_context_window_replaces_the_first(scene, windowed):
     settings = ContextWindowSettings(8, 2)
     twice = windowed(windowed(inflated, ContextWindowSettings(4, 1)), settings)
     assert torch.equal(scene.sample(twice, frames=20), scene.sample(windowed(inflated, settings), frames=20))
-
-
-class TestOverTheSampling:
-    """Windows that take over from others at a share of the sampling."""
-
-    WIDE = ContextWindowSettings(16, 4, schedule="static", freenoise=False)
-    NARROW = replace(STATIC_HALVES, start_percent=0.5)
-
-    def windows_by_step(self, scene, model, frames, steps=6):
-        """The windows of each step, by its noise level."""
-        seen = {}
-
-        def record(executor, model, conds, x_in, timestep, model_options):
-            window = model_options["transformer_options"].get("context_window")
-            seen.setdefault(float(timestep[0]), []).append(window and tuple(window.index_list))
-            return executor(model, conds, x_in, timestep, model_options)
-
-        model.add_wrapper_with_key("calc_cond_batch", "record", record)
-        scene.sample(model, frames=frames, steps=steps)
-        return list(seen.values())
-
-    def test_the_later_take_over_and_the_earlier_come_again_in_the_next_run(self, scene, windowed):
-        model = windowed(windowed(scene.inflated(), self.WIDE), self.NARROW)
-        for _ in range(2):
-            steps = self.windows_by_step(scene, model, 24)
-            lengths = [{len(window) for window in windows} for windows in steps]
-            assert lengths[0] == {16}
-            assert lengths[-1] == {8}
-            assert sorted(lengths, key=min, reverse=True) == lengths
-
-    def test_a_clip_that_fits_the_first_windows_runs_whole_until_the_later_take_over(self, scene, windowed):
-        model = windowed(windowed(scene.inflated(), self.WIDE), self.NARROW)
-        steps = self.windows_by_step(scene, model, 16)
-        assert steps[0] == [None]
-        assert steps[-1] == [tuple(range(8)), tuple(range(8, 16))]
-
-    def test_windows_that_are_the_same_later_change_nothing(self, scene, windowed):
-        inflated = scene.inflated()
-        twice = windowed(windowed(inflated, STATIC_HALVES), self.NARROW)
-        assert torch.equal(scene.sample(twice, frames=20), scene.sample(windowed(inflated), frames=20))
-
-    def test_windows_from_the_beginning_replace_all(self, scene, windowed):
-        model = windowed(windowed(windowed(scene.inflated(), self.WIDE), self.NARROW), STATIC_HALVES)
-        assert model.model_options["context_handler"].stages == (STATIC_HALVES,)
-
-    def test_the_same_start_replaces_and_others_stay(self, scene, windowed):
-        late = replace(self.NARROW, start_percent=0.8)
-        again = replace(self.NARROW, overlap=2)
-        model = scene.inflated()
-        for settings in (self.WIDE, late, self.NARROW, again):
-            model = windowed(model, settings)
-        assert model.model_options["context_handler"].stages == (self.WIDE, again, late)
-
-    def test_nothing_before_them_is_said(self, scene, windowed):
-        with pytest.raises(SettingsError, match=r"start at 0\.5.*none before.*start_percent 0 in front"):
-            windowed(scene.inflated(), self.NARROW)
-
-    def test_a_later_window_longer_than_the_positions_is_refused_before_the_first_step(self, scene, windowed):
-        long = replace(self.NARROW, length=28)
-        model = windowed(windowed(scene.inflated("v1"), STATIC_HALVES), long)
-        with pytest.raises(SettingsError, match=r"windows of ContextWindow are 28 frames.*24"):
-            scene.sample(model, frames=40)
-
-    def test_memory_is_planned_for_the_longest(self, scene, windowed):
-        shapes = []
-
-        def record(executor, model, noise_shape, *args, **kwargs):
-            shapes.append(list(noise_shape))
-            return executor(model, noise_shape, *args, **kwargs)
-
-        model = windowed(windowed(scene.model, STATIC_HALVES), replace(self.NARROW, length=12))
-        model.add_wrapper_with_key("prepare_sampling", "record", record)
-        scene.sample(model, frames=20)
-        scene.sample(model, frames=20)
-        assert [shape[0] for shape in shapes] == [12, 12]
 
 
 def test_freenoise_repeats_the_first_windows_noise_shuffled(scene, windowed):
@@ -349,6 +275,20 @@ class TestControlNet:
         assert sliced.cond_hint_original.shape[0] == 16
         assert sliced.previous_controlnet.cond_hint_original.shape[0] == 2
         assert above.previous_controlnet is below
+
+    def test_controls_below_another_packs_are_sliced_on_every_device(self, scene, control):
+        from motiongraft.host.windows import slice_control
+
+        class ForeignControl(type(control)):
+            pass
+
+        below, above = control.copy(), control.copy()
+        above.__class__ = ForeignControl
+        below.cond_hint_original = torch.zeros(16, 3, 8, 8)
+        above.set_previous_controlnet(below)
+        above.multigpu_clones = {"second": copy.copy(above)}
+        sliced = slice_control(above, [3, 4])
+        assert sliced.multigpu_clones["second"].previous_controlnet.cond_hint_original.shape[0] == 2
 
     def test_the_callers_control_is_left_alone(self, scene, control, windowed):
         positive, negative = self.conditioned(scene, control, self.hints(16))

@@ -23,18 +23,23 @@ SIDE = 64
 """Pixels of which `animate` makes latents of the toy world's size."""
 NO_WORSE = 1.1
 """Of what changes inside windows: a mean over eight clips varies by about as much from seed to seed."""
+SEEN = 1.5
+"""What the measure must at least give for windows that know nothing of each other."""
+SEEDS = (0, 1, 2)
+"""Of worlds that are drawn and trained apart."""
 
 
-@pytest.fixture(scope="module")
-def graduates(tmp_path_factory: pytest.TempPathFactory) -> Graduates:
-    return School(tmp_path_factory.mktemp("trained"), demo_plan(0), 0, Terminal()).teach()
+@pytest.fixture(scope="module", params=SEEDS)
+def graduates(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graduates:
+    seed: int = request.param
+    return School(tmp_path_factory.mktemp("trained"), demo_plan(seed), seed, Terminal()).teach()
 
 
-def joins_of(graduates: Graduates, windows: ContextWindowSettings) -> tuple[float, float]:
-    """Residual and motion where windows meet, beside the rest of the clip: means over every caption."""
+def residual_of(graduates: Graduates, windows: ContextWindowSettings) -> float:
+    """What motion does not explain where windows meet, beside the rest of the clip: the mean over every caption."""
     denoiser = DiffusersDenoiser(graduates.load_base(), torch.device("cpu"), torch.float32, graduates.load_module())
     pairs = seam_pairs(FRAMES, windows.length, windows.overlap)
-    residuals, motions = [], []
+    residuals: list[float] = []
     for seed, caption in enumerate(all_captions()):
         settings = AnimationSettings(FRAMES, SIDE, SIDE, STEPS, GUIDANCE, seed, "ddim", windows)
         prompts = Prompts(TextStates(text_states(caption), None), TextStates(text_states(""), None))
@@ -42,20 +47,17 @@ def joins_of(graduates: Graduates, windows: ContextWindowSettings) -> tuple[floa
         seams = measure_seams(frame_changes(clip[:-1], clip[1:]), pairs)
         assert seams is not None
         residuals.append(seams.mean.residual)
-        motions.append(seams.mean.motion)
-    return fmean(residuals), fmean(motions)
+    return fmean(residuals)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("schedule", ["uniform", "static"])
 def test_no_more_changes_where_windows_meet_than_inside_them(graduates: Graduates, schedule: str) -> None:
-    residual, _ = joins_of(graduates, ContextWindowSettings(NUM_FRAMES, OVERLAP, schedule=schedule))
-    assert residual <= NO_WORSE
+    assert residual_of(graduates, ContextWindowSettings(NUM_FRAMES, OVERLAP, schedule=schedule)) <= NO_WORSE
 
 
 @pytest.mark.nightly
 def test_the_measure_sees_windows_that_know_nothing_of_each_other(graduates: Graduates) -> None:
     """The control that must fail: pieces without overlap and with noise of their own."""
     apart = ContextWindowSettings(NUM_FRAMES, 0, schedule="batched", freenoise=False)
-    residual, _ = joins_of(graduates, apart)
-    assert residual > 1.5
+    assert residual_of(graduates, apart) > SEEN

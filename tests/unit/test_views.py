@@ -71,6 +71,14 @@ def test_views_without_overlap_are_separate_clips():
     assert torch.allclose(found, transformer(x, 8), atol=TOLERANCE)
 
 
+def test_views_run_under_autocast_too(attention):
+    windows = views(ContextWindowSettings(8, 4, schedule="static"), 20)
+    tokens = torch.randn(20, 6, CHANNELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(tokens.clone(), 20, Adjustments(views=windows))
+    assert torch.allclose(found.float(), attention(tokens.clone(), 20, Adjustments(views=windows)), atol=0.05)
+
+
 def test_what_flows_back_through_views_reaches_every_weight():
     torch.manual_seed(0)
     attention = TemporalSelfAttention(CHANNELS, 16, HEADS)
