@@ -44,22 +44,23 @@ class Clips:
     def costs(self, modes: Sequence[str], lengths: Sequence[int], arguments: Sequence[str]) -> list[ClipCost]:
         """Every mode at every length, in turn. `arguments` make the same command; none: no peak memory."""
         kinds = [(mode, frames) for frames in lengths for mode in modes]
+        flops = [self._flops(*kind) for kind in kinds]  # the first round, which does not count as time
         seconds = _in_turn([self._step(*kind) for kind in kinds], self._settings.repeats)
         return [
             ClipCost(
                 mode,
                 frames,
                 taken,
-                self._flops(mode, frames),
+                arithmetic,
                 _peak(mode, frames, arguments if frames in (lengths[0], lengths[-1]) else ()),
             )
-            for (mode, frames), taken in zip(kinds, seconds, strict=True)
+            for (mode, frames), taken, arithmetic in zip(kinds, seconds, flops, strict=True)
         ]
 
     def neutral_control(self) -> dict[str, list[float]]:
         """Steps without and with a neutral MotionControl, in turn. Units: seconds."""
         steps = [_step(model, self._settings) for model in (self._plain, self._controlled)]
-        without, neutral = _in_turn(steps, NEUTRAL_TURNS * self._settings.repeats)
+        without, neutral = _in_turn(steps, NEUTRAL_TURNS * self._settings.repeats)  # both are warm by now
         return {"without": without, "neutral": neutral}
 
     def growth(self, mode: str, frames: int) -> int:
@@ -91,9 +92,9 @@ def _step(model: ModelPatcher, settings: Settings) -> Callable[[], float]:
 
 
 def _in_turn(steps: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
-    """What each step took, all in turn, after a first round that does not count."""
-    rounds = [[step() for step in steps] for _ in range(repeats + 1)]
-    return [list(taken) for taken in zip(*rounds[1:], strict=True)]
+    """What each step took, all in turn."""
+    rounds = [[step() for step in steps] for _ in range(repeats)]
+    return [list(taken) for taken in zip(*rounds, strict=True)]
 
 
 def _peak(mode: str, frames: int, arguments: Sequence[str]) -> float | None:
