@@ -62,8 +62,44 @@ export function addElement(node, name, type, element, height, onRemoved) {
     onRemoved();
     return onNodeRemoved?.apply(this, args);
   };
+  const configured = node.onConfigure;
+  node.onConfigure = function (...args) {
+    const result = configured?.apply(this, args);
+    node.expandToFitContent(); // a workflow that was saved without the element has no room for it
+    return result;
+  };
   node.expandToFitContent();
   node.setDirtyCanvas(true, true);
+}
+
+/**
+ * Calls back when a widget of a node gets another value: by hand, or from a workflow that is opened.
+ * @param {object} node
+ * @param {() => void} callback
+ */
+export function onWidgetChange(node, callback) {
+  for (const widget of node.widgets ?? []) {
+    const changed = widget.callback;
+    widget.callback = function (...args) {
+      const result = changed?.apply(this, args);
+      callback();
+      return result;
+    };
+  }
+  const configured = node.onConfigure;
+  node.onConfigure = function (...args) {
+    const result = configured?.apply(this, args);
+    callback();
+    return result;
+  };
+}
+
+/**
+ * Calls back when nodes, links or values of the open workflow have changed.
+ * @param {() => void} callback
+ */
+export function onGraphChange(callback) {
+  api.addEventListener("graphChanged", callback);
 }
 
 /**

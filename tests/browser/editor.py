@@ -74,6 +74,20 @@ class Editor:
                 [node_id, name, value],
             )
 
+    def choose(self, node_id: int, **values: Any) -> None:
+        """Give widgets of a node new values by hand: the editor tells them, and that the graph has changed."""
+        for name, value in values.items():
+            self.page.evaluate(
+                """([id, name, value]) => {
+                    const node = app.rootGraph.getNodeById(id);
+                    const widget = node.widgets.find((widget) => widget.name === name);
+                    widget.value = value;
+                    widget.callback?.(value, app.canvas, node);
+                    app.api.dispatchCustomEvent("graphChanged", app.rootGraph.serialize());
+                }""",
+                [node_id, name, value],
+            )
+
     def saved(self) -> dict[str, Any]:
         """The workflow as the editor would save it."""
         return json.loads(self.page.evaluate("() => JSON.stringify(app.rootGraph.serialize())"))
