@@ -95,6 +95,20 @@ export function onWidgetChange(node, callback) {
 }
 
 /**
+ * Gives a widget of a node a value, as its user would by hand.
+ * @param {object} node
+ * @param {string} name
+ * @param {any} value
+ */
+export function setWidgetValue(node, name, value) {
+  const widget = node.widgets?.find((each) => each.name === name);
+  if (!widget) return;
+  widget.value = value;
+  widget.callback?.(value);
+  node.setDirtyCanvas(true, true);
+}
+
+/**
  * Calls back when nodes, links or values of the open workflow have changed.
  * @param {() => void} callback
  */

@@ -1,6 +1,8 @@
 import * as host from "./host.js";
 import { showPreview } from "./animated_preview.js";
-import { addTimeline, refreshTimelines } from "./window_timeline.js";
+import { refreshPictures } from "./node_pictures.js";
+import { addTravelTimeline } from "./travel_timeline.js";
+import { addWindowTimeline } from "./window_timeline.js";
 
 const PREVIEW_MESSAGE = "motiongraft.preview";
 
@@ -13,15 +15,16 @@ host.registerExtension({
 });
 
 host.registerExtension({
-  name: "MotionGraft.WindowTimeline",
+  name: "MotionGraft.Timelines",
   setup() {
-    host.addStyleSheet(new URL("./window_timeline.css", import.meta.url));
-    host.onGraphChange(refreshTimelines);
+    host.addStyleSheet(new URL("./timelines.css", import.meta.url));
+    host.onGraphChange(refreshPictures);
   },
   nodeCreated(node) {
-    addTimeline(host, node);
+    addWindowTimeline(host, node);
+    addTravelTimeline(host, node);
   },
   afterConfigureGraph() {
-    refreshTimelines(); // nodes are made before their links
+    refreshPictures(); // nodes are made before their links
   },
 });

@@ -1,48 +1,35 @@
 import { framesBehind } from "./clip_frames.js";
+import { addPicture, valuesOf } from "./node_pictures.js";
+import { shape, stretchedPicture } from "./svg.js";
 import { windowBars } from "./window_bars.js";
 import { STANDING_STILL, whyNot } from "./window_indices.js";
 
 /** The nodes that cut a clip into windows. */
 const NODE_TYPES = new Set(["ContextWindow", "MotionGraft_ViewWindow"]);
-const WIDGET_NAME = "window_timeline";
-const WIDGET_TYPE = "MOTIONGRAFT_WINDOWS";
-const HEIGHT = 120;
-const SVG = "http://www.w3.org/2000/svg";
+const WIDGET = { name: "window_timeline", type: "MOTIONGRAFT_WINDOWS", height: 120 };
 /** Windows that a clip is shown with where the graph does not tell its frames. */
 const ASSUMED_WINDOWS = 4;
 const MOST_FRAMES = 1000;
 const MOST_STEPS = 24;
-
-const timelines = new Set();
 
 /**
  * Gives a node that cuts a clip into windows a picture of them, which follows its widgets.
  * @param {typeof import("./host.js")} host
  * @param {object} node
  */
-export function addTimeline(host, node) {
-  if (!NODE_TYPES.has(node.comfyClass)) return;
-  const timeline = new WindowTimeline(document, node);
-  timelines.add(timeline);
-  host.addElement(node, WIDGET_NAME, WIDGET_TYPE, timeline.element, HEIGHT, () => timelines.delete(timeline));
-  host.onWidgetChange(node, () => timeline.refresh());
-  timeline.refresh();
-}
-
-/** Draws every timeline again whose clip or settings have changed. */
-export function refreshTimelines() {
-  timelines.forEach((timeline) => timeline.refresh());
+export function addWindowTimeline(host, node) {
+  if (NODE_TYPES.has(node.comfyClass)) addPicture(host, node, new WindowTimeline(document, node), WIDGET);
 }
 
 /** Frames across, windows as bars, their weights as shades, their ends as lines. */
 class WindowTimeline {
   constructor(page, node) {
+    this.page = page;
     this.node = node;
     this.drawn = "";
     this.element = page.createElement("figure");
     this.element.className = "motiongraft-windows";
-    this.picture = page.createElementNS(SVG, "svg");
-    this.picture.setAttribute("preserveAspectRatio", "none");
+    this.picture = stretchedPicture(page);
     this.picture.setAttribute("role", "img");
     this.caption = page.createElement("figcaption");
     this.step = page.createElement("input");
@@ -52,7 +39,7 @@ class WindowTimeline {
   }
 
   refresh() {
-    const settings = Object.fromEntries((this.node.widgets ?? []).map((widget) => [widget.name, widget.value]));
+    const settings = valuesOf(this.node);
     const known = framesBehind(this.node);
     const frames = Math.min(known ?? assumedFrames(settings), MOST_FRAMES);
     const moves = !STANDING_STILL.has(settings.schedule) && frames > settings.length;
@@ -69,10 +56,11 @@ class WindowTimeline {
 
   draw({ numWindows, numRows, bars, seams }, settings, { frames, isKnown, step, moves }) {
     this.picture.setAttribute("viewBox", `0 0 ${frames} ${numRows}`);
-    const shapes = bars.map((bar) =>
-      this.shape("rect", { x: bar.first, y: bar.row + 0.1, width: bar.length, height: 0.8, "fill-opacity": bar.share }),
-    );
-    const lines = seams.map((pair) => this.shape("line", { x1: pair + 1, x2: pair + 1, y1: 0, y2: numRows }));
+    const shapes = bars.map(({ row, first, length, share }) => {
+      const place = { x: first, y: row + 0.1, width: length, height: 0.8 };
+      return shape(this.page, "rect", { ...place, "fill-opacity": share });
+    });
+    const lines = seams.map((pair) => shape(this.page, "line", { x1: pair + 1, x2: pair + 1, y1: 0, y2: numRows }));
     const clip = `${frames} frames${isKnown ? "" : " (no latent connected)"}`;
     const windows = numWindows === 1 ? "one window" : `${numWindows} windows of ${settings.length}`;
     const shuffled = settings.schedule === "composite" && moves ? ", after the shuffled tenth" : "";
@@ -83,12 +71,6 @@ class WindowTimeline {
     this.picture.replaceChildren(...shapes);
     this.picture.setAttribute("aria-label", text);
     this.caption.textContent = text;
-  }
-
-  shape(name, attributes) {
-    const shape = this.picture.ownerDocument.createElementNS(SVG, name);
-    Object.entries(attributes).forEach(([key, value]) => shape.setAttribute(key, value));
-    return shape;
   }
 }
 
