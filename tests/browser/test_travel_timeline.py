@@ -99,13 +99,14 @@ def test_a_key_can_be_dragged_up_to_its_neighbour(editor: Editor, travel: int) -
         travel,
     ).as_element()
     assert key is not None
+    key.hover()  # waits until the key stands still and nothing lies over it
     box = key.bounding_box()
     assert box is not None
     mouse = editor.page.mouse
-    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     mouse.down()
     mouse.move(box["x"] + 100 * box["width"], box["y"], steps=4)
     mouse.up()
+    editor.page.wait_for_function(f"(id) => ({TIMELINE})(id).keys[2] === 35", arg=travel)
     assert timeline(editor, travel)["keys"] == [0, 12, 35, 36]
 
 
