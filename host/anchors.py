@@ -1,6 +1,6 @@
 """AnchorFrames: frames of a clip that are held to images while it is sampled, by any sampler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..core.errors import SettingsError
 from ..sampling.frame_anchors import FrameAnchors, check_frames, pull_of, pulled
 from ..sampling.motion_control import as_masks, check_number_of_masks, latent_mask
 from .noise_schedule import percent_of
+from .wrapper_order import add_outermost_wrapper
 
 ANCHORS = "motiongraft.anchors"
 
@@ -79,19 +80,13 @@ def anchor_frames(
     samples = latent["samples"]
     if samples.ndim != 4:
         raise SettingsError(
-            f"expected latents of images, images×channels×height×width, found {_form(samples.shape)}. "
+            f"expected latents of images, images×channels×height×width, found {'×'.join(map(str, samples.shape))}. "
             "Connect VAE Encode."
         )
     anchored = Anchored(anchors, samples, None if mask is None else as_masks(mask))
     held = model.clone()
     if anchors.strength != 0:
         held.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ANCHORS, anchored.sample)
-        held.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, ANCHORS, anchored.predict)
-        # In front of all others: a pack that skips the model where little changes would skip the pull with it.
-        others = held.wrappers[WrappersMP.PREDICT_NOISE]
-        held.wrappers[WrappersMP.PREDICT_NOISE] = {ANCHORS: others.pop(ANCHORS), **others}
+        # A pack that skips the model where little changes would skip the pull with it.
+        add_outermost_wrapper(held, WrappersMP.PREDICT_NOISE, ANCHORS, anchored.predict)
     return held
-
-
-def _form(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..core.errors import SettingsError
 from ..sampling.free_init import FreeInitSettings, diffused, fresh_noise, low_pass, reinitialized
 from .free_init_checks import check_start, warn_of_settings
+from .wrapper_order import add_outermost_wrapper
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,8 @@ def set_free_init(model: ModelPatcher, settings: FreeInitSettings) -> ModelPatch
     # A second FreeInit replaces the first.
     repeating.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     if settings.iterations > 1:
-        repeating.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(sample_repeatedly, settings))
-        # In front of all others: what they set up for a run, they set up for each iteration.
-        others = repeating.wrappers[WrappersMP.OUTER_SAMPLE]
-        repeating.wrappers[WrappersMP.OUTER_SAMPLE] = {KEY: others.pop(KEY), **others}
+        # What the others set up for a run, they set up for each iteration.
+        add_outermost_wrapper(repeating, WrappersMP.OUTER_SAMPLE, KEY, partial(sample_repeatedly, settings))
     return repeating
 
 

@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..sampling.context_windows import ContextWindowSettings, followed_by, settings_at
-from ..sampling.window_indices import COMPOSITE, free_noise, fuse_weights, window_indices
+from ..sampling.window_indices import COMPOSITE, completed, free_noise, fuse_weights, window_indices
 from .noise_schedule import percent_of, step_of
 
 SCHEDULES = {
@@ -78,24 +78,6 @@ class MotionContextHandler(IndexListContextHandler):
     def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
         """Note the step, from the noise level alone: nothing of an earlier step or run counts."""
         self._step = step_of(timestep, model_options["transformer_options"].get("sample_sigmas"))
-
-    def get_context_windows(self, model: Any, x_in: Tensor, model_options: dict[str, Any]) -> list[Any]:
-        """ComfyUI's windows, each made one that a motion module can take: full length, distinct frames of the clip.
-
-        ComfyUI 0.33 and older give strided windows that run out of a clip shorter than their span, and a last batch
-        that may be a single frame. The first are left out; what they leave uncovered, and the last batch, becomes a
-        window of neighbouring frames.
-        """
-        num_frames = x_in.shape[0]
-        windows = super().get_context_windows(model, x_in, model_options)
-        length = min(self.context_length, num_frames)
-        whole = [window for window in windows if _is_whole(window.index_list, length, num_frames)]
-        missing = set(range(num_frames)).difference(*(window.index_list for window in whole))
-        while missing:
-            start = min(*missing, num_frames - length)
-            whole.append(_moved(windows[0], list(range(start, start + length))))
-            missing -= set(whole[-1].index_list)
-        return whole
 
     def get_resized_cond(self, cond_in: Any, x_in: Tensor, window: IndexListContextWindow, device: Any = None) -> Any:
         """The conditioning of one window; cond and uncond share each sliced control, so that they batch."""
@@ -197,22 +179,20 @@ def _free_noise(
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
-def _is_whole(frames: list[int], length: int, num_frames: int) -> bool:
-    return len(set(frames)) == length and 0 <= min(frames) and max(frames) < num_frames
-
-
-def _moved(window: IndexListContextWindow, frames: list[int]) -> IndexListContextWindow:
-    """A copy of a window over other frames."""
-    moved = copy.copy(window)
-    moved.index_list = frames
-    moved.context_length = len(frames)
-    moved.center_ratio = (frames[0] + frames[-1]) / (2 * window.total_frames)
-    return moved
-
-
 def _schedule(settings: ContextWindowSettings) -> ContextSchedule:
+    """ComfyUI's schedule of this name, its windows made such that a motion module can take them, or one of ours.
+
+    ComfyUI 0.33 and older give strided windows that run out of a clip shorter than their span, and a last batch that
+    may be a single frame.
+    """
     if settings.schedule in SCHEDULES:
-        return comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule])
+        theirs = comfy.context_windows.get_matching_context_schedule(SCHEDULES[settings.schedule])
+
+        def whole(num_frames: int, handler: IndexListContextHandler, options: dict[str, Any]) -> list[list[int]]:
+            length = min(settings.length, num_frames)
+            return completed(theirs.func(num_frames, handler, options), length, num_frames)
+
+        return ContextSchedule(theirs.name, whole)
 
     def windows(num_frames: int, handler: "MotionContextHandler", _: dict[str, Any]) -> list[list[int]]:
         return window_indices(settings, num_frames, handler._step, handler.share)

@@ -36,7 +36,7 @@ class MotionControl:
     """Whether masks and values of another number than the clip has frames are stretched to it, or refused."""
 
     def __post_init__(self):
-        PercentRange(self.start_percent, self.end_percent)  # refuses a part that is none
+        _ = self.part  # refuses one that is none
 
     def chain(self) -> Iterator["MotionControl"]:
         """This control and all before it."""
@@ -44,14 +44,19 @@ class MotionControl:
         if self.previous is not None:
             yield from self.previous.chain()
 
+    @property
+    def part(self) -> PercentRange:
+        """Of the sampling, in which it acts."""
+        return PercentRange(self.start_percent, self.end_percent)
+
     def acts_at(self, percent: float) -> bool:
         """Whether a share of the sampling lies in its part."""
-        return PercentRange(self.start_percent, self.end_percent).holds(percent)
+        return self.part.holds(percent)
 
     @property
     def acts_always(self) -> bool:
         """Whether its part of the sampling is all of it."""
-        return PercentRange(self.start_percent, self.end_percent).is_whole
+        return self.part.is_whole
 
     @property
     def is_neutral(self) -> bool:

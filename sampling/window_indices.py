@@ -40,7 +40,20 @@ def window_indices(settings: ContextWindowSettings, num_frames: int, step: int, 
         windows = _shuffled(settings, num_frames, share)
     else:
         windows = SCHEDULE_WINDOWS[settings.schedule](settings, num_frames, step)
-    return _completed(windows, settings.length, num_frames)
+    return completed(windows, settings.length, num_frames)
+
+
+def completed(windows: list[Window], length: int, num_frames: int) -> list[Window]:
+    """The windows that are whole, of full length and distinct frames, and neighbours over frames that are in none.
+
+    Strided windows run out of a clip that is shorter than their span, and a last batch may be a single frame.
+    """
+    whole = [window for window in windows if _is_whole(window, length, num_frames)]
+    missing = set(range(num_frames)).difference(*whole)
+    while missing:
+        whole.append(_neighbours(min(*missing, num_frames - length), length))
+        missing -= set(whole[-1])
+    return whole
 
 
 def fuse_weights(settings: ContextWindowSettings, window: Sequence[int], num_frames: int) -> Tensor:
@@ -209,19 +222,6 @@ def _moved_to_end(window: Window, num_frames: int) -> Window:
 
 def _each_once(windows: list[Window]) -> list[Window]:
     return [window for place, window in enumerate(windows) if window not in windows[:place]]
-
-
-def _completed(windows: list[Window], length: int, num_frames: int) -> list[Window]:
-    """The windows that are whole, and windows of neighbours over frames that are in none.
-
-    Strided windows run out of a clip that is shorter than their span, and a last batch may be a single frame.
-    """
-    whole = [window for window in windows if _is_whole(window, length, num_frames)]
-    missing = set(range(num_frames)).difference(*whole)
-    while missing:
-        whole.append(_neighbours(min(*missing, num_frames - length), length))
-        missing -= set(whole[-1])
-    return whole
 
 
 def _is_whole(window: Window, length: int, num_frames: int) -> bool:

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from motiongraft.core.errors import SettingsError
-from motiongraft.sampling.context_windows import FUSE_METHODS, SCHEDULES, ContextWindowSettings
+from motiongraft.sampling.context_windows import SCHEDULES, ContextWindowSettings
 from motiongraft.tests.helpers.comparison import assert_close, assert_differs
+from motiongraft.tests.helpers.window_pairs import ALLOWED
 
 pytestmark = pytest.mark.host
 
-EXCLUDED = [("looped", "relative"), ("composite", "overlap-linear")]
-ALLOWED = [pair for pair in itertools.product(SCHEDULES, FUSE_METHODS) if pair not in EXCLUDED]
 STATIC_HALVES = ContextWindowSettings(8, 0, schedule="static", freenoise=False)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from motiongraft.sampling.context_windows import FUSE_METHODS, SCHEDULES, ContextWindowSettings
+from motiongraft.sampling.context_windows import ContextWindowSettings
 from motiongraft.sampling.window_indices import frame_shares, window_indices
+from motiongraft.tests.helpers.window_pairs import ALLOWED
 
 TABLE = Path(__file__).resolve().parents[1] / "data" / "window_cases.json"
-EXCLUDED = [("looped", "relative"), ("composite", "overlap-linear")]
 LATE = 0.5
 """A share of the sampling at which `composite` no longer shuffles."""
 DIGITS = 5
@@ -26,9 +26,7 @@ DIGITS = 5
 def cases() -> Iterator[dict[str, Any]]:
     """Every schedule and way to fuse, at lengths, strides and steps of all kinds."""
     clips = [(8, 3, 2, 21, 1), (8, 0, 1, 17, 0), (5, 4, 3, 23, 3), (6, 1, 1, 6, 0)]
-    for schedule, fuse in itertools.product(SCHEDULES, FUSE_METHODS):
-        if (schedule, fuse) in EXCLUDED:
-            continue
+    for schedule, fuse in ALLOWED:
         for closed_loop, clip in itertools.product((False, True), clips):
             if schedule == "looped" or not closed_loop:
                 yield case(schedule, fuse, closed_loop, *clip)

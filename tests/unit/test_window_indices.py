@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motiongraft.sampling.context_windows import FUSE_METHODS, SCHEDULES, ContextWindowSettings
+from motiongraft.sampling.context_windows import SCHEDULES, ContextWindowSettings
 from motiongraft.sampling.window_indices import (
     SCHEDULE_WINDOWS,
     free_noise,
@@ -16,9 +16,7 @@ from motiongraft.sampling.window_indices import (
     relative_weights,
     window_indices,
 )
-
-EXCLUDED = [("looped", "relative"), ("composite", "overlap-linear")]
-ALLOWED = [pair for pair in itertools.product(SCHEDULES, FUSE_METHODS) if pair not in EXCLUDED]
+from motiongraft.tests.helpers.window_pairs import ALLOWED
 
 
 def test_every_schedule_that_the_settings_know_has_windows():
