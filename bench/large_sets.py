@@ -5,7 +5,6 @@ real. Draws and reads are the ones of training.
 """
 
 import argparse
-import json
 import os
 import shlex
 import statistics
@@ -37,6 +36,7 @@ from ..training.cache.cache_index import (
 from ..training.cache.cache_plan import CLIPS_PER_SHARD
 from ..training.cache.cached_clips import PLAIN, STATES, CachedClips, open_cached_clips
 from ..training.settings import TrainingSettings
+from . import pages
 from .machine import CHECKOUT, describe_machine, git_commit
 from .memory import own_bytes
 
@@ -96,20 +96,15 @@ def main(arguments: Sequence[str]) -> int:
 def as_markdown(costs: Sequence[SetCost], command: str, machine: dict[str, str]) -> str:
     """The page: a row for each size, then how it was measured."""
     head = ["clips", "index", "open", "memory of it", "draw a clip", "read a clip", "memory grows", "repeated"]
-    lines = [head, ["---"] * len(head), *map(_row, costs)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    about = "\n".join(f"| {name} | {value} |" for name, value in machine.items())
-    return (
-        f"# Drawing from large sets\n\n{table}\n\n{LEGEND}\n\n| machine |  |\n| --- | --- |\n{about}\n\n`{command}`\n"
-    )
+    table = pages.table(head, list(map(_row, costs)))
+    about = pages.table(["machine", ""], list(machine.items()))
+    return f"# Drawing from large sets\n\n{table}\n\n{LEGEND}\n\n{about}\n\n`{command}`\n"
 
 
 def write_results(path: Path, costs: Sequence[SetCost], page: str, command: str, machine: dict[str, str]) -> None:
     """Write `path`.json and `path`.md."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "machine": machine, "sets": [asdict(cost) for cost in costs]}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(page, encoding="utf-8")
+    pages.write_results(path, content, page)
 
 
 def simulated_set(folder: Path, clips: int, side: int = SIDE, num_shards: int = NUM_SHARDS) -> None:

@@ -17,13 +17,13 @@ import torch
 from ..core.errors import MotionError
 from .comfyui import open_comfyui
 from .machine import describe_machine, describe_versions
+from .pages import megabytes, table, write_results
 from .settings import OURS, PLAIN, WIDTH, Settings
 
 LENGTHS = (16, 32, 64, 128)
 WINDOW, OVERLAP = 16, 4
 WINDOWS, VIEWS = "windows", "views"
 MODES = (WINDOWS, VIEWS)
-MEGA = 1e6
 LEGEND = (
     "One sampling step of a clip, both prompts, by the processors' or the GPU's time; medians of steps in turn. "
     f"Windows: ContextWindow, static, {WINDOW} frames with {OVERLAP} shared. Views: ViewWindow, the same windows "
@@ -90,9 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     page = as_markdown(result)
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_suffix(".json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-        options.out.with_suffix(".md").write_text(page, encoding="utf-8")
+        write_results(options.out, asdict(result), page)
     print(page)  # noqa: T201 - a command's answer
     return 0
 
@@ -126,11 +124,11 @@ def as_markdown(result: LongClips) -> str:
     head = ["frames", "windows ÷ 16 frames", "views ÷ windows", "arithmetic", "memory, windows", "memory, views"]
     sections = [
         f"# Long clips: {result.clip}",
-        _table([*head, "seconds, windows", "seconds, views"], rows),
+        table([*head, "seconds, windows", "seconds, views"], rows),
         f"Growth: a new frame takes {result.slope:.2f} of what a window takes for each frame that it adds.",
         _neutral(result.neutral),
         LEGEND,
-        _table(["machine", ""], [[name, value] for name, value in result.machine.items()]),
+        table(["machine", ""], [[name, value] for name, value in result.machine.items()]),
         f"`{result.command}`",
     ]
     return "\n\n".join(sections) + "\n"
@@ -142,7 +140,7 @@ def _row(window: ClipCost, view: ClipCost, shortest: ClipCost) -> list[str]:
         f"**{window.median / shortest.median:.2f}**",
         f"**{view.median / window.median:.2f}**",
         f"{view.flops / window.flops:.3f}",
-        *(_megabytes(cost.peak_bytes) for cost in (window, view)),
+        *(megabytes(cost.peak_bytes) for cost in (window, view)),
         *(f"{cost.median:.2f} ({min(cost.seconds):.2f} to {max(cost.seconds):.2f})" for cost in (window, view)),
     ]
 
@@ -154,15 +152,6 @@ def _neutral(seconds: Mapping[str, Sequence[float]]) -> str:
         f"A neutral MotionControl: {statistics.median(neutral) / statistics.median(without):.3f} of a step without, "
         f"{by_turn[0]:.2f} to {by_turn[-1]:.2f} by turn."
     )
-
-
-def _megabytes(size: float | None) -> str:
-    return "not measured" if size is None else f"{size / MEGA:.0f} MB"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,14 +1,13 @@
 """The result of a measurement, as data and as a page to read."""
 
-import json
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .pages import megabytes, table, write_results
 from .settings import PLAIN
 
-MEGA = 1e6
 MILLI = 1e-3
 BUSY = 1.2
 """Plain steps that differ more than this were not alone on the machine."""
@@ -60,21 +59,19 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write `path`.json and `path`.md."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        path.with_suffix(".md").write_text(as_markdown(self), encoding="utf-8")
+        write_results(path, asdict(self), as_markdown(self))
 
 
 def as_markdown(result: Result) -> str:
     """The page: ratios first, then agreement, parts, machine, versions and command."""
     sections = [
         f"# A sampling step: {result.clip}",
-        _table(COLUMNS, _rows(result)),
+        table(COLUMNS, _rows(result)),
         LEGEND,
         *_warnings(result.variants[PLAIN].seconds),
         *(_agreement(agreement) for agreement in result.agreements),
         *(_parts(part.title, part.seconds) for part in result.parts),
-        _table(["machine", ""], [[name, value] for name, value in (result.machine | result.versions).items()]),
+        table(["machine", ""], [[name, value] for name, value in (result.machine | result.versions).items()]),
         f"`{result.command}`",
     ]
     return "\n\n".join(sections) + "\n"
@@ -92,7 +89,7 @@ def _cells(variant: VariantResult, plain: VariantResult) -> list[str]:
         f"{min(by_turn):.2f} to {max(by_turn):.2f}",
         f"{variant.median:.2f}",
         f"{min(variant.seconds):.2f} to {max(variant.seconds):.2f}",
-        "not measured" if variant.peak_bytes is None else f"{variant.peak_bytes / MEGA:.0f} MB",
+        megabytes(variant.peak_bytes),
         "not counted" if variant.flops is None or not plain.flops else f"{variant.flops / plain.flops:.3f}",
     ]
 
@@ -112,9 +109,4 @@ def _agreement(agreement: Agreement) -> str:
 
 def _parts(title: str, seconds: dict[str, float]) -> str:
     rows = [[name, f"{value / MILLI:.2f}"] for name, value in seconds.items()]
-    return f"## {title.capitalize()}\n\n{_table(['', 'milliseconds'], rows)}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {title.capitalize()}\n\n{table(['', 'milliseconds'], rows)}"

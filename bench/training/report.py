@@ -1,11 +1,11 @@
 """The result of a measurement of training, as data and as a page to read."""
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..report import BUSY, MEGA, _table
+from ..pages import megabytes, table, write_results
+from ..report import BUSY
 from .settings import OURS, THEIRS
 
 TERA = 1e12
@@ -121,20 +121,18 @@ class TrainingResult:
 
     def write(self, path: Path) -> None:
         """Write `path`.json and `path`.md."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        path.with_suffix(".md").write_text(as_markdown(self), encoding="utf-8")
+        write_results(path, asdict(self), as_markdown(self))
 
 
 def as_markdown(result: TrainingResult) -> str:
     """The page: ratios first, then agreement, machine, versions and command."""
     sections = [
         f"# A training step: {result.clip}",
-        _table(COLUMNS, [row for case in result.cases for row in _rows(case)]),
+        table(COLUMNS, [row for case in result.cases for row in _rows(case)]),
         LEGEND,
         *_warnings(result.cases),
         *(_agreement(case) for case in result.cases),
-        _table(["machine", ""], [[name, value] for name, value in (result.machine | result.versions).items()]),
+        table(["machine", ""], [[name, value] for name, value in (result.machine | result.versions).items()]),
         f"`{result.command}`",
     ]
     return "\n\n".join(sections) + "\n"
@@ -156,13 +154,9 @@ def _cells(case: CaseResult, side: SideResult) -> list[str]:
         f"{PERCENT * case.share_of_product_rate(side):.0f} %",
         f"{side.flops / TERA:.3f}",
         f"{side.trained_weights:,}",
-        _megabytes(side.peak_bytes),
-        _megabytes(side.step_bytes),
+        megabytes(side.peak_bytes),
+        megabytes(side.step_bytes),
     ]
-
-
-def _megabytes(size: float | None) -> str:
-    return "not measured" if size is None else f"{size / MEGA:.0f} MB"
 
 
 def _warnings(cases: list[CaseResult]) -> list[str]:
