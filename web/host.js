@@ -62,12 +62,8 @@ export function addElement(node, name, type, element, height, onRemoved) {
     onRemoved();
     return onNodeRemoved?.apply(this, args);
   };
-  const configured = node.onConfigure;
-  node.onConfigure = function (...args) {
-    const result = configured?.apply(this, args);
-    node.expandToFitContent(); // a workflow that was saved without the element has no room for it
-    return result;
-  };
+  // A workflow that was saved without the element has no room for it.
+  follow(node, "onConfigure", () => node.expandToFitContent());
   node.expandToFitContent();
   node.setDirtyCanvas(true, true);
 }
@@ -78,17 +74,15 @@ export function addElement(node, name, type, element, height, onRemoved) {
  * @param {() => void} callback
  */
 export function onWidgetChange(node, callback) {
-  for (const widget of node.widgets ?? []) {
-    const changed = widget.callback;
-    widget.callback = function (...args) {
-      const result = changed?.apply(this, args);
-      callback();
-      return result;
-    };
-  }
-  const configured = node.onConfigure;
-  node.onConfigure = function (...args) {
-    const result = configured?.apply(this, args);
+  for (const widget of node.widgets ?? []) follow(widget, "callback", callback);
+  follow(node, "onConfigure", callback);
+}
+
+/** Calls back after a method of the editor's, which others may have followed too. */
+function follow(owner, name, callback) {
+  const before = owner[name];
+  owner[name] = function (...args) {
+    const result = before?.apply(this, args);
     callback();
     return result;
   };

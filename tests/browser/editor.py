@@ -124,6 +124,12 @@ class Editor:
         for _ in range(3):
             self.page.evaluate("() => new Promise((resolve) => requestAnimationFrame(resolve))")
 
+    def picture(self, state: str, node_id: int) -> Any:
+        """What a picture in a node shows, once it is drawn. `state` is a function of the node's id that tells."""
+        self.settle()
+        self.page.wait_for_function(f"(id) => ({state})(id)?.isDrawn", arg=node_id)
+        return self.page.evaluate(state, node_id)
+
     def screenshot(self, path: Path) -> None:
         """Save what the page shows."""
         self.page.screenshot(path=path)

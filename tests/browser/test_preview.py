@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from PIL import Image
 pytest.importorskip("playwright.sync_api", reason="no playwright. Run `make setup`, or `pip install playwright`.")
 
 from motiongraft.standalone.headless import DIRECT, REQUEST_TIMEOUT_S
-from motiongraft.tests.browser.editor import Editor, open_browser
+from motiongraft.tests.browser.editor import Editor
 from motiongraft.tests.tiny_sd_pack.model_folders import MOTION_MODULE_V3, SD15_CHECKPOINT
 
 if TYPE_CHECKING:
@@ -77,12 +76,6 @@ class Run:
     exported: dict[str, Any]
     scripts: dict[str, int]
     complaints: list[str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module", params=[CLASSIC, VUE])

@@ -1,20 +1,14 @@
 """The keys of Prompt Travel as a picture that can be moved: in both renderers, from the shipped long loop."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="no playwright. Run `make setup`, or `pip install playwright`.")
 
-from motiongraft.tests.browser.editor import Editor, open_browser
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-    from motiongraft.standalone.headless import HeadlessComfyUI
+from motiongraft.tests.browser.editor import Editor
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "example_workflows" / "long_loop.json"
 NODE = "MotionGraft_PromptTravel"
@@ -33,19 +27,6 @@ TIMELINE = """(id) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic canvas", "Vue nodes"])
-def editor(request: pytest.FixtureRequest, browser: "Browser", server: "HeadlessComfyUI") -> Iterator[Editor]:
-    editor = Editor(browser, server.url, vue_nodes=request.param)
-    yield editor
-    editor.close()
-
-
 @pytest.fixture
 def travel(editor: Editor) -> int:
     """The id of Prompt Travel in a workflow opened anew."""
@@ -55,9 +36,7 @@ def travel(editor: Editor) -> int:
 
 
 def timeline(editor: Editor, node_id: int) -> dict[str, Any]:
-    editor.settle()
-    editor.page.wait_for_function(f"(id) => ({TIMELINE})(id)?.isDrawn", arg=node_id)
-    return editor.page.evaluate(TIMELINE, node_id)
+    return editor.picture(TIMELINE, node_id)
 
 
 def focus(editor: Editor, node_id: int, place: int) -> None:

@@ -1,9 +1,8 @@
 """The picture of windows on ContextWindow: in both renderers, from the shipped long loop."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -11,12 +10,7 @@ pytest.importorskip("playwright.sync_api", reason="no playwright. Run `make setu
 
 from motiongraft.sampling.context_windows import ContextWindowSettings
 from motiongraft.sampling.window_indices import window_indices
-from motiongraft.tests.browser.editor import Editor, open_browser
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-    from motiongraft.standalone.headless import HeadlessComfyUI
+from motiongraft.tests.browser.editor import Editor
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "example_workflows" / "long_loop.json"
 WINDOWS, CLIP = "ContextWindow", "EmptyLatentImage"
@@ -35,19 +29,6 @@ TIMELINE = """(id) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic canvas", "Vue nodes"])
-def editor(request: pytest.FixtureRequest, browser: "Browser", server: "HeadlessComfyUI") -> Iterator[Editor]:
-    editor = Editor(browser, server.url, vue_nodes=request.param)
-    yield editor
-    editor.close()
-
-
 @pytest.fixture
 def nodes(editor: Editor) -> dict[str, int]:
     """The ids of the long loop's nodes by class, in a workflow opened anew."""
@@ -57,9 +38,7 @@ def nodes(editor: Editor) -> dict[str, int]:
 
 
 def timeline(editor: Editor, node_id: int) -> dict[str, Any]:
-    editor.settle()
-    editor.page.wait_for_function(f"(id) => ({TIMELINE})(id)?.isDrawn", arg=node_id)
-    return editor.page.evaluate(TIMELINE, node_id)
+    return editor.picture(TIMELINE, node_id)
 
 
 def test_the_picture_shows_the_windows_of_the_clip_that_is_connected(
